@@ -1,0 +1,55 @@
+# Everything runs in a virtual environment of the checkout; nothing is installed globally.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+
+.PHONY: demo test check format lint types imports test-all test-peers bench clean
+
+# The main job on real tissue that comes with a dependency.
+demo: $(STAMP)
+	$(BIN)/scportrait-like demo demo_project
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not peers"
+
+# What CI runs: format, lint, types, import laws, tests.
+check: format lint types imports test
+
+format: $(STAMP)
+	$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+# mypy does not know setuptools' package-dir, so steps/ is checked by its path.
+types: $(STAMP)
+	$(BIN)/mypy scportrait_like steps project_templates/__init__.py
+
+imports: $(STAMP)
+	$(BIN)/python -m pytest tests/test_imports.py
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "not peers"
+
+# scPortrait in an environment of its own: it brings torch and pins an older numpy.
+test-peers: $(STAMP) $(PEERS)/.installed
+	$(BIN)/python -m pytest -m peers tests/peers
+
+bench: $(STAMP) $(PEERS)/.installed
+	$(BIN)/python -m benchmarks.run
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+$(PEERS)/.installed: tests/peers/requirements.txt tests/peers/setup_peer.sh
+	bash tests/peers/setup_peer.sh $(PEERS)
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info demo_project benchmarks/data

@@ -1,0 +1,112 @@
+"""The exceptions of the package.
+
+::
+
+    ScportraitLikeError
+    ├── ConfigError(ValueError)             a config file, section, key or value is wrong
+    ├── InputError(ValueError)              an image, mask or argument is wrong
+    │   └── ShapeError(AssertionError)      shapes do not fit each other
+    ├── MissingExtraError(ImportError)      an optional dependency is absent
+    ├── ProjectError                        the project folder
+    │   ├── ProjectLockedError              another process works in it
+    │   ├── ElementExistsError              replacing needs overwrite=True
+    │   ├── MissingInputError(KeyError)     an element or a prerequisite is not there
+    │   └── StoreError                      the SpatialData store cannot be read or written
+    └── RunError                            a run
+        ├── StaleRunError                   what lies there was made from other inputs
+        ├── IncompleteOutputError           an output is cut short
+        ├── WorkerDiedError                 a worker process was killed; ``units`` were in its hands
+        ├── DiskFullError(OSError)          no space left
+        └── MemoryBudgetError(MemoryError)  the granted memory cannot hold the least that is needed
+
+Each takes one message, and keyword details that become attributes; all of them pickle in both
+directions, since a worker's exception that does not would break its pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ScportraitLikeError(Exception):
+    """Base of all exceptions of this package.
+
+    Parameters
+    ----------
+    message
+        What is wrong, where, and what to do.
+    **details
+        Kept as attributes of the same name.
+    """
+
+    def __init__(self, message: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(details)
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its message.
+        return str(self.args[0]) if self.args else ""
+
+
+class ConfigError(ScportraitLikeError, ValueError):
+    """A config file, section, key or value is wrong."""
+
+
+class InputError(ScportraitLikeError, ValueError):
+    """An image, a mask or an argument is wrong."""
+
+
+class ShapeError(InputError, AssertionError):
+    """Shapes do not fit each other."""
+
+
+class MissingExtraError(ScportraitLikeError, ImportError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+
+class ProjectError(ScportraitLikeError):
+    """Something about the project folder."""
+
+
+class ProjectLockedError(ProjectError):
+    """Another process works in the project folder."""
+
+
+class ElementExistsError(ProjectError):
+    """What is there differs, and replacing it needs ``overwrite=True``."""
+
+
+class MissingInputError(ProjectError, KeyError):
+    """An element or a prerequisite is not there; the message names the call that makes it."""
+
+
+class StoreError(ProjectError):
+    """The SpatialData store cannot be read or written."""
+
+
+class RunError(ScportraitLikeError):
+    """A run failed."""
+
+
+class StaleRunError(RunError):
+    """What lies there was made from other inputs; ``changes`` lists what differs."""
+
+    changes: tuple[str, ...] = ()
+
+
+class IncompleteOutputError(RunError):
+    """An output is cut short or was never finished."""
+
+
+class WorkerDiedError(RunError):
+    """A worker process was killed; ``units`` were started and not finished."""
+
+    units: tuple[str, ...] = ()
+
+
+class DiskFullError(RunError, OSError):
+    """No space left on the device."""
+
+
+class MemoryBudgetError(RunError, MemoryError):
+    """The granted memory cannot hold the least that is needed."""

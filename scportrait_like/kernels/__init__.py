@@ -1,0 +1,70 @@
+"""Arrays in, arrays out: compiled kernels on the CPU. No files, no dask, no config.
+
+What they need of a cell is held *ragged*: the boxes (its bounding box and a few pixels around) of
+many cells in one flat buffer, ``boxes`` (n, 4) int64 = y0, x0, y1, x1, half open, and ``offsets``
+(n + 1,) int64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .boxes import cut_masks, cut_pixels, paste, ragged_offsets
+from .index import LabelPartials, label_partials, merge_partials
+from .lzf import lzf_encode
+from .masks import blur, fill_holes
+from .normalisation import Normalisation, Plain, Quantiles, Scale
+from .portraits import mask_planes, portraits
+
+__all__ = [
+    "LabelPartials",
+    "Normalisation",
+    "Plain",
+    "Quantiles",
+    "Scale",
+    "blur",
+    "cut_masks",
+    "cut_pixels",
+    "fill_holes",
+    "label_partials",
+    "lzf_encode",
+    "mask_planes",
+    "merge_partials",
+    "paste",
+    "portraits",
+    "ragged_offsets",
+    "warm_up",
+]
+
+
+def warm_up(dtype: npt.DTypeLike, labels_dtype: npt.DTypeLike = np.uint32) -> None:
+    """Compile (or load from numba's cache) every kernel, for images and labels of these dtypes.
+
+    Call it once before workers start: then they only load.
+    """
+    size = 4
+    labels = np.ones((size, size), np.dtype(labels_dtype))
+    plane = np.ones((size, size), np.dtype(dtype))
+    boxes = np.array([[0, 0, size, size]], np.int64)
+    offsets = ragged_offsets(boxes)
+    pixels = size * size
+    merge_partials([label_partials(labels[None])])
+    bits = np.empty(pixels, np.uint8)
+    cut_masks(labels, np.ones(1, np.int64), boxes, offsets, bits)
+    fill_holes(bits, boxes, offsets)
+    blurred = np.empty(pixels, np.float64)
+    blur(bits, boxes, offsets, blurred)
+    values = np.empty(pixels, plane.dtype)
+    cut_pixels(plane, boxes, offsets, values)
+    target = np.zeros(1, np.int64)
+    paste(values, boxes, offsets, target, boxes, offsets, values.copy())
+    paste(bits, boxes, offsets, target, boxes, offsets, bits.copy())
+    out = np.empty((1, size, size), np.uint16)
+    corners = np.zeros((1, 2), np.int64)
+    for pixel_values in (values, values.astype(np.float64)):
+        how = Quantiles(0.0, 1.0)
+        portraits(pixel_values, blurred, boxes, offsets, corners, size, how, out)
+    mask_planes(blurred, boxes, offsets, corners, size, out)
+    packed = np.empty((1, out.nbytes), np.uint8)
+    lzf_encode(out.reshape(1, -1).view(np.uint8), packed, np.zeros(1, np.int64))

@@ -1,0 +1,48 @@
+"""Every on-disk name, key and dtype, once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# The project folder
+CONFIG_FILE: Final = "config.yml"
+LOG_FILE: Final = "processing.log"
+STORE: Final = "scportrait.sdata"
+LOCK_FILE: Final = ".lock"
+INDEX_DIR: Final = ".index"  # the cell index of each labels element, one parquet file each
+
+# Elements of the SpatialData store
+INPUT_IMAGE: Final = "input_image"
+SEG_NUCLEUS: Final = "seg_all_nucleus"
+SEG_CYTOSOL: Final = "seg_all_cytosol"
+CENTERS_PREFIX: Final = "centers_"  # centers_seg_all_nucleus, ...
+LABELS_OF_KIND: Final = {"nucleus": SEG_NUCLEUS, "cytosol": SEG_CYTOSOL}
+GLOBAL: Final = "global"  # pixels
+MICROMETER: Final = "micrometer"
+ATTRS_KEY: Final = "scportrait_like"  # our own attributes of an element: its revision
+REVISION: Final = "revision"
+
+# Tables
+INSTANCE_KEY: Final = "scportrait_cell_id"
+REGION_KEY: Final = "region"
+
+# A step's folder
+RUN_FILE: Final = "run.json"  # the fingerprint, beside a complete output and in a run directory
+LEDGER_FILE: Final = "ledger.parquet"
+UNITS_DIR: Final = "units"
+JOURNAL_FILE: Final = "journal.txt"
+PLAN_FILE: Final = "plan.npz"
+OUTPUT_DIR: Final = "output"
+
+# Extraction
+EXTRACTION_DIR: Final = "extraction"
+EXTRACTION_DATA: Final = "data"
+H5SC_FILE: Final = "single_cells.h5sc"
+REMOVED_FILE: Final = "removed_classes.csv"
+IMAGES_KEY: Final = "single_cell_images"  # obsm[...] and uns[...] of an .h5sc file
+
+# Chunks of what the loaders write: one channel, 2048 x 2048 pixels. At this edge 2.7 % of the cells
+# cross a border, and a plane of uint16 is 8 MB.
+CHUNK: Final = 2048
+# A pyramid ends when its last level fits a screen.
+PYRAMID_SMALLEST: Final = 1024
