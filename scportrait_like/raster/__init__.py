@@ -1,0 +1,1 @@
+"""Geometry of images and masks: sources, tiles, the cell index, portraits."""

@@ -1,0 +1,363 @@
+"""The work of an extraction: a unit's region is read, and its cells' pictures are cut.
+
+Pictures leave as compressed HDF5 chunks, one a cell and plane, so that the writer only places
+bytes. Planes are the masks (blurred), then the channels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scportrait_like.errors import InputError
+from scportrait_like.kernels import (
+    Normalisation,
+    Plain,
+    blur,
+    cut_masks,
+    cut_pixels,
+    fill_holes,
+    mask_planes,
+    paste,
+    portraits,
+    ragged_offsets,
+)
+from scportrait_like.raster.chunkcodecs import CODECS
+from scportrait_like.raster.sources import Source
+from scportrait_like.raster.tiles import Tile, TileGrid
+from scportrait_like.run.plan import Unit, load_arrays
+from scportrait_like.run.unitfile import UnitReader, UnitWriter
+
+Check = Callable[[], None]
+
+# Pictures that are made and compressed together stay in a core's cache: about this many bytes.
+_CACHE_BYTES: Final = 1 << 19
+
+
+@dataclass(frozen=True)
+class PortraitTask:
+    """The task of an extraction: everything that a worker needs, small and picklable.
+
+    Attributes
+    ----------
+    image
+        (c, y, x).
+    masks
+        (y, x) each: nucleus first, then cytosol; the last one masks the channels.
+    channels
+        Positions of the channels that are cut, and their names for messages.
+    size
+        Edge of the window in pixels.
+    normalisation
+        What becomes of the values.
+    codec
+        Name in `CODECS`.
+    plan_path, units_path
+        Where the plan's arrays and the finished units lie.
+    """
+
+    image: Source
+    masks: tuple[Source, ...]
+    channels: tuple[tuple[int, str], ...]
+    size: int
+    normalisation: Normalisation
+    codec: str
+    plan_path: Path
+    units_path: Path
+
+    def __call__(
+        self, unit: Unit, out: UnitWriter, batch_size: int, check: Check
+    ) -> Mapping[str, float]:
+        """Work on one unit and stream its pictures out."""
+        work = _Work(self, out, batch_size, check)
+        if "tile" in unit.what:
+            work.tile(unit)
+        else:
+            work.join(unit)
+        return work.parts
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Cells of a unit: their boxes, flat buffers' offsets, and windows' corners."""
+
+    ids: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    corners: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    @property
+    def pixels(self) -> int:
+        return int(self.offsets[-1])
+
+    def batches(self, count: int) -> Iterator[slice]:
+        for start in range(0, len(self.ids), count):
+            yield slice(start, min(start + count, len(self.ids)))
+
+    def take(self, rows: slice) -> _Cells:
+        offsets = self.offsets[rows.start : rows.stop + 1]
+        return _Cells(
+            self.ids[rows], self.boxes[rows], self.corners[rows], offsets - self.offsets[rows.start]
+        )
+
+    def flat(self, rows: slice) -> slice:
+        return slice(int(self.offsets[rows.start]), int(self.offsets[rows.stop]))
+
+
+class _Work:
+    """One unit under way."""
+
+    def __init__(self, task: PortraitTask, out: UnitWriter, batch_size: int, check: Check) -> None:
+        self.task, self.out, self.batch_size, self.check = task, out, batch_size, check
+        self.parts: defaultdict[str, float] = defaultdict(float)
+        self.codec = CODECS[task.codec]
+        self.pictures = np.empty((self._together, task.size, task.size), np.uint16)
+        self._clock = time.perf_counter()
+
+    @property
+    def _together(self) -> int:
+        """Pictures that are made and compressed together."""
+        return max(1, min(self.batch_size, _CACHE_BYTES // (2 * self.task.size**2)))
+
+    def _lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.parts[f"seconds.{part}"] += now - self._clock
+        self._clock = now
+
+    def tile(self, unit: Unit) -> None:
+        arrays = load_arrays(self.task.plan_path, _TILE_ARRAYS)
+        grid = grid_of(self.task.plan_path)
+        tile = grid[unit.what["tile"]]
+        cells = self._cells(arrays, "cell", slice(*unit.what["cells"]), tile)
+        parts = slice(*unit.what["parts"])
+        ids = arrays["border_id"][arrays["part_cell"][parts]]
+        corner = np.array([tile.y0, tile.x0, tile.y0, tile.x0])
+        boxes = np.ascontiguousarray(arrays["part_box"][parts] - corner)
+        fragments = _Cells(np.ascontiguousarray(ids), boxes, boxes[:, :2], ragged_offsets(boxes))
+        blurred = [
+            self._tile_mask(number, tile, cells, fragments)
+            for number in range(len(self.task.masks))
+        ]
+        self._write_masks(cells, blurred)
+        for number, plane in self._planes(tile):
+            cut = np.empty(fragments.pixels, plane.dtype)
+            cut_pixels(plane, fragments.boxes, fragments.offsets, cut)
+            self.out.put(f"fragment.channel.{number}", cut)
+            self._write_channel(number, cells, blurred[-1], partial(_cut_from, plane))
+
+    def join(self, unit: Unit) -> None:
+        arrays = load_arrays(self.task.plan_path, _JOIN_ARRAYS)
+        rows = slice(*unit.what["cells"])
+        cells = self._cells(arrays, "border", rows, None)
+        pieces = _Pieces.of(arrays, rows, self.task.units_path)
+        blurred = []
+        for number in range(len(self.task.masks)):
+            bits = pieces.join(f"fragment.mask.{number}", cells, np.dtype(np.uint8))
+            blurred.append(self._blur(bits, cells))
+        self._lap("masks")
+        self._write_masks(cells, blurred)
+        for number in range(len(self.task.channels)):
+            values = pieces.join(f"fragment.channel.{number}", cells, self.task.image.dtype)
+            pixels = partial(_part_of, values)
+            self._write_channel(number, cells, blurred[-1], pixels)
+
+    def _cells(
+        self, arrays: Mapping[str, NDArray[Any]], name: str, rows: slice, tile: Tile | None
+    ) -> _Cells:
+        origin = np.array([tile.y0, tile.x0]) if tile else np.zeros(2, np.int64)
+        boxes = arrays[f"{name}_box"][rows] - np.tile(origin, 2)
+        corners = arrays[f"{name}_centre"][rows] - self.task.size // 2 - origin
+        ids = np.array(arrays[f"{name}_id"][rows])
+        return _Cells(ids, boxes, corners, ragged_offsets(boxes))
+
+    def _tile_mask(
+        self, number: int, tile: Tile, cells: _Cells, fragments: _Cells
+    ) -> NDArray[np.float64]:
+        labels = self.task.masks[number].read(tile.region)
+        self._read(self.task.masks[number], labels.shape)
+        cut = np.zeros(fragments.pixels, np.uint8)
+        cut_masks(labels, fragments.ids, fragments.boxes, fragments.offsets, cut)
+        self.out.put(f"fragment.mask.{number}", cut)
+        bits = np.zeros(cells.pixels, np.uint8)
+        cut_masks(labels, cells.ids, cells.boxes, cells.offsets, bits)
+        blurred = self._blur(bits, cells)
+        self._lap("masks")
+        return blurred
+
+    @staticmethod
+    def _blur(bits: NDArray[np.uint8], cells: _Cells) -> NDArray[np.float64]:
+        fill_holes(bits, cells.boxes, cells.offsets)
+        blurred = np.empty(cells.pixels, np.float64)
+        blur(bits, cells.boxes, cells.offsets, blurred)
+        return blurred
+
+    def _read(self, source: Source, shape: tuple[int, ...]) -> None:
+        """Note what was decoded; tiles are aligned, so a region is whole chunks."""
+        self._lap("read")
+        self.parts["chunks"] += prod(-(-n // c) for n, c in zip(shape, source.chunks, strict=True))
+        self.parts["bytes"] += prod(shape) * source.dtype.itemsize
+
+    def _planes(self, tile: Tile) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Planes of the tile, channel by channel; channels that share chunks are read together."""
+        together = self.task.image.chunks[0]
+        group, planes = -1, np.empty((0, 0, 0))
+        for number, (channel, _) in enumerate(self.task.channels):
+            self.check()
+            if channel // together != group:
+                group = channel // together
+                # Free the old planes before the new ones come.
+                planes = np.empty((0, 0, 0))
+                stop = min((group + 1) * together, self.task.image.shape[0])
+                planes = self.task.image.read((slice(group * together, stop), *tile.region))
+                self._read(self.task.image, planes.shape)
+            yield number, planes[channel - group * together]
+
+    def _write_masks(self, cells: _Cells, blurred: list[NDArray[np.float64]]) -> None:
+        for number, mask in enumerate(blurred):
+
+            def picture(
+                part: _Cells, flat: slice, out: NDArray[Any], mask: NDArray[Any] = mask
+            ) -> None:
+                mask_planes(mask[flat], part.boxes, part.offsets, part.corners, self.task.size, out)
+
+            self._write_plane(number, cells, picture)
+
+    def _write_channel(
+        self,
+        number: int,
+        cells: _Cells,
+        blurred: NDArray[np.float64],
+        pixels: Callable[[_Cells, slice], NDArray[Any]],
+    ) -> None:
+        name = self.task.channels[number][1]
+
+        def picture(part: _Cells, flat: slice, out: NDArray[Any]) -> None:
+            values = pixels(part, flat)
+            mask = blurred[flat]
+            if isinstance(self.task.normalisation, Plain):
+                _check_range(values, mask, name)
+            portraits(
+                values,
+                mask,
+                part.boxes,
+                part.offsets,
+                part.corners,
+                self.task.size,
+                self.task.normalisation,
+                out,
+            )
+
+        self._write_plane(len(self.task.masks) + number, cells, picture)
+
+    def _write_plane(
+        self,
+        plane: int,
+        cells: _Cells,
+        picture: Callable[[_Cells, slice, NDArray[Any]], None],
+    ) -> None:
+        """Make one plane's pictures and stream their chunks out, batch by batch."""
+        for number, batch in enumerate(cells.batches(self.batch_size)):
+            self.check()
+            streams, sizes = [], []
+            for inner in cells.take(batch).batches(self._together):
+                rows = slice(batch.start + inner.start, batch.start + inner.stop)
+                pictures = self.pictures[: rows.stop - rows.start]
+                picture(cells.take(rows), cells.flat(rows), pictures)
+                self._lap("portraits")
+                stream, counts = self.codec.encode(pictures)
+                streams.append(stream)
+                sizes.append(counts)
+                self._lap("encode")
+            self.out.put_pieces(f"chunks.{plane}.{number}", streams)
+            self.out.put_pieces(f"sizes.{plane}.{number}", sizes)
+            self._lap("stream")
+
+
+_CELL_ARRAYS: Final = ("id", "centre", "box")
+_TILE_ARRAYS: Final = [
+    *(f"cell_{name}" for name in _CELL_ARRAYS),
+    "border_id",
+    "part_cell",
+    "part_box",
+]
+_JOIN_ARRAYS: Final = [
+    *(f"border_{name}" for name in _CELL_ARRAYS),
+    "border_parts",
+    "border_part_starts",
+    "part_tile",
+    "part_box",
+    "part_start",
+]
+
+
+def grid_of(plan_path: Path) -> TileGrid:
+    """Tile grid of a stored plan."""
+    shape, edges = np.load(plan_path / "grid.npy").tolist()
+    return TileGrid((shape[0], shape[1]), (edges[0], edges[1]))
+
+
+def _cut_from(plane: NDArray[Any], part: _Cells, _: slice) -> NDArray[Any]:
+    """Pixels of some cells from a tile's plane."""
+    values = np.empty(part.pixels, plane.dtype)
+    cut_pixels(plane, part.boxes, part.offsets, values)
+    return values
+
+
+def _part_of(values: NDArray[Any], _: _Cells, flat: slice) -> NDArray[Any]:
+    """Pixels of some cells from all pixels of the unit's cells."""
+    return values[flat]
+
+
+def _check_range(values: NDArray[Any], mask: NDArray[np.float64], channel: str) -> None:
+    seen = values[mask > 0]
+    wrong = seen[(seen < 0) | (seen > 1)]
+    if wrong.size:
+        raise InputError(
+            f"channel {channel} holds {wrong[0]} inside a cell, but without normalisation an image "
+            f"of {values.dtype} must lie in [0, 1]. Set normalize_output: true, or scale the image"
+        )
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Fragments of a unit's border cells, and the units that hold them."""
+
+    targets: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    tiles: NDArray[np.int64]
+    units: dict[int, UnitReader]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]], rows: slice, units_path: Path) -> _Pieces:
+        bounds = arrays["border_part_starts"][rows.start : rows.stop + 1]
+        which = np.array(arrays["border_parts"][bounds[0] : bounds[-1]])
+        targets = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        boxes = np.array(arrays["part_box"][which])
+        tiles = np.array(arrays["part_tile"][which])
+        units = {
+            int(tile): UnitReader(units_path / f"tile-{tile:06d}") for tile in np.unique(tiles)
+        }
+        starts = np.array(arrays["part_start"][which])
+        return cls(targets, boxes, starts, ragged_offsets(boxes), tiles, units)
+
+    def join(self, name: str, cells: _Cells, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Flat buffer of the cells' whole boxes; what no tile holds lies outside the image: 0."""
+        values = np.empty(int(self.offsets[-1]), dtype)
+        held = {tile: reader[name] for tile, reader in self.units.items()}
+        for number, (tile, start) in enumerate(zip(self.tiles, self.starts, strict=True)):
+            here = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+            values[here] = held[int(tile)][start : start + here.stop - here.start]
+        out = np.zeros(cells.pixels, dtype)
+        paste(values, self.boxes, self.offsets, self.targets, cells.boxes, cells.offsets, out)
+        return out

@@ -1,0 +1,1 @@
+"""How work is executed: executors, memory budget, durable units."""

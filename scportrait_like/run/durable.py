@@ -1,0 +1,68 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from scportrait_like.errors import DiskFullError
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn "no space left" (or a quota) into a `DiskFullError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f"no space left on the device while writing {path}. Nothing that was finished is lost: "
+            "free some space and run the same call again, it goes on where it stopped"
+        ) from error
+
+
+@contextmanager
+def committed(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes its name only when it is whole and on the disk.
+
+    It is written under a temporary name that starts with a dot, flushed, and renamed. If the body
+    raises, nothing is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    with disk_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON durably and atomically."""
+    with committed(path) as file:
+        file.write(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode())
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file that others have written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# A directory's entries are flushed just as a file's bytes are.
+sync_directory = sync_file

@@ -1,0 +1,123 @@
+"""How many units may be in flight: calibrated against RAM.
+
+Before the first unit the plan's projection decides; after the first wave, what was measured does.
+A unit is in flight from its submission until its result is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from scportrait_like.run.memory import MARGIN, MB, WORKER_BYTES
+
+logger = logging.getLogger(__name__)
+
+_SMALLEST_BATCH: Final = 16
+
+
+@dataclass
+class Window:
+    """Units that may run at once, and the batch size, such that the budget is kept.
+
+    Attributes
+    ----------
+    budget, baseline
+        Bytes granted, and bytes taken before the first unit.
+    workers
+        Workers wanted.
+    batch_size
+        Cells worked on at once inside a unit.
+    unit_bytes, row_bytes
+        Projected memory of a unit in flight, and of one cell of its batch.
+    separate
+        Each worker is a process and brings its own imports.
+    at_most
+        The user's own limit on units in flight, or None.
+    """
+
+    budget: int
+    baseline: int
+    workers: int
+    batch_size: int
+    unit_bytes: int
+    row_bytes: int
+    separate: bool
+    at_most: int | None = None
+
+    def __post_init__(self) -> None:
+        self.size = min(self.workers, self.at_most or self.workers)
+        self._calibrated = False
+        self._factor = 1.0
+        self._fit("projected")
+
+    @property
+    def per_unit(self) -> int:
+        """Bytes of one unit in flight, by the best knowledge so far."""
+        work = self.unit_bytes + self.row_bytes * self.batch_size
+        return int(work * self._factor) + (WORKER_BYTES if self.separate else 0)
+
+    @property
+    def room(self) -> int:
+        """Bytes for units in flight."""
+        return int(self.budget * (1 - MARGIN)) - self.baseline
+
+    @property
+    def tight(self) -> bool:
+        """Whether freed memory must go back to the system at once for the budget to be kept."""
+        return 2 * self.per_unit * self.size > self.room
+
+    def _fit(self, how: str) -> None:
+        """Halve the batches, then drop workers, until the room suffices; say so."""
+        wanted, batch = self.size, self.batch_size
+        while self.per_unit * self.size > self.room and self.batch_size > _SMALLEST_BATCH:
+            self.batch_size //= 2
+        self.size = max(1, min(self.size, self.room // self.per_unit))
+        figures = (
+            f"{how} {self.per_unit // MB} MB a unit in flight; budget {self.budget // MB} MB, "
+            f"{self.baseline // MB} MB taken before the first"
+        )
+        if self.batch_size < batch:
+            logger.warning("batches of %d cells instead of %d: %s", self.batch_size, batch, figures)
+        if self.size < wanted:
+            logger.warning("%d workers instead of %d: %s", self.size, wanted, figures)
+        if self.per_unit > self.room:
+            logger.warning(
+                "the memory budget may not hold a single unit: %s. Grant more memory_limit, or "
+                "load the image in smaller chunks",
+                figures,
+            )
+
+    def calibrate(self, peak: int) -> None:
+        """Learn from the first wave: `peak` is the most the process tree took in it."""
+        if self._calibrated:
+            return
+        self._calibrated = True
+        measured = (peak - self.baseline) / self.size
+        work = measured - (WORKER_BYTES if self.separate else 0)
+        projected = self.per_unit
+        # A first wave may be of small units: what was projected stands unless more was measured.
+        self._factor = max(1.0, work / (self.unit_bytes + self.row_bytes * self.batch_size))
+        self._fit("measured")
+        logger.info(
+            "calibration: baseline %d MB, %d MB measured a unit in flight (%d projected), "
+            "budget %d MB; window %d units, batches of %d cells",
+            self.baseline // MB,
+            measured // MB,
+            projected // MB,
+            self.budget // MB,
+            self.size,
+            self.batch_size,
+        )
+
+    def admits(self, flying: int, now: int) -> bool:
+        """Whether one more unit may start, with so many in flight and so many bytes taken now.
+
+        One always may when none is in flight: a run goes on, however tight the budget.
+        """
+        if flying == 0:
+            return True
+        # The last look at what is really taken, for units that are larger than the first ones.
+        reserve = 0 if self.separate else int(self.per_unit * 0.5)
+        return flying < self.size and now + reserve <= self.budget
