@@ -24,6 +24,7 @@ from scportrait_like.errors import (
 )
 from scportrait_like.io import placement, store_update
 from scportrait_like.io import zarr_metadata as meta
+from scportrait_like.run.durable import disk_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -316,7 +317,7 @@ class FileHandler:
         The block may fail to read files of the user's, which is not ours to explain.
         """
         target = self._target()
-        with placement.full_disk_errors(self.path), ExitStack() as stack:
+        with disk_errors(self.path), ExitStack() as stack:
             with placement.write_errors(self.path):
                 scratch = stack.enter_context(placement.scratch_folder(target))
             yield scratch

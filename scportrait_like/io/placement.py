@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from scportrait_like.errors import DiskFullError, ProjectError
+from scportrait_like.errors import ProjectError
+from scportrait_like.run.durable import disk_errors, sync_file
 
 SCRATCH: Final = ".scratch-"
 _JOURNAL: Final = "journal.json"
 _OLD: Final = "old"
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 # Scratch folders in use by this process: a repair beside an open writer must leave them alone.
@@ -36,24 +36,9 @@ _in_use: set[Path] = set()
 
 
 @contextmanager
-def full_disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" within the block into `DiskFullError`, naming `path`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL and not isinstance(error, DiskFullError):
-            raise DiskFullError(
-                f"No space left on the device while writing to {path} ({error.strerror}). "
-                "What was there is unharmed; free some space and run again.",
-                path=str(path),
-            ) from error
-        raise
-
-
-@contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Turn "no space left" into `DiskFullError` and "not allowed" into `ProjectError`."""
-    with full_disk_errors(path):
+    with disk_errors(path):
         try:
             yield
         except OSError as error:
@@ -136,8 +121,8 @@ def place_folder(
         new.rename(target)
     elif not exchange(new, target):
         _exchange_by_journal(new, target, scratch, hide)
-    flush(target.parent)
-    flush(new.parent)
+    sync_file(target.parent)
+    sync_file(new.parent)
 
 
 def exchange(first: Path, second: Path) -> bool:
@@ -165,8 +150,8 @@ def _exchange_by_journal(
     }
     journal = scratch / _JOURNAL
     journal.write_text(json.dumps(record), encoding="utf-8")
-    flush(journal)
-    flush(scratch)
+    sync_file(journal)
+    sync_file(scratch)
     if hide is not None:
         hide()
     target.rename(scratch / _OLD)
@@ -186,7 +171,7 @@ def _replay_journal(scratch: Path) -> None:
     for source in (scratch / record["new"], scratch / _OLD):
         if source.exists():
             source.rename(target)
-            flush(target.parent)
+            sync_file(target.parent)
             return
 
 
@@ -194,22 +179,9 @@ def replace_file(path: Path, content: str, scratch: Path) -> None:
     """Write a text file beside the others and rename it to `path`."""
     temporary = scratch / f"{uuid4().hex[:12]}-{path.name}"
     temporary.write_text(content, encoding="utf-8")
-    flush(temporary)
+    sync_file(temporary)
     temporary.replace(path)
-    flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """Ask the system to put a file or a folder's entries on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems refuse to flush a folder; they have nothing to flush then.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)
+    sync_file(path.parent)
 
 
 def flush_tree(folder: Path) -> None:
@@ -220,7 +192,7 @@ def flush_tree(folder: Path) -> None:
     paths = [Path(root) / name for root, _, files in os.walk(folder) for name in files]
     paths += [Path(root) for root, _, _ in os.walk(folder, topdown=False)]
     with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(flush, paths):
+        for _ in pool.map(sync_file, paths):
             pass
 
 
@@ -228,4 +200,4 @@ def remove_folder(target: Path, scratch: Path) -> None:
     """Make a folder vanish in one step: it is renamed into the scratch, which is removed."""
     with suppress(FileNotFoundError):
         target.rename(scratch / _OLD)
-        flush(target.parent)
+        sync_file(target.parent)

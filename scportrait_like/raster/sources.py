@@ -270,10 +270,8 @@ def source_of(array: Any) -> Source:
     if isinstance(array, (str, os.PathLike)):
         return ZarrSource.open(Path(array))
     if hasattr(array, "store_path"):  # zarr.Array
-        root = getattr(array.store_path.store, "root", None)
-        if root is not None:
-            return ZarrSource.open(Path(root) / array.store_path.path)
-        return ArraySource(np.asarray(array[...]))
+        folder = _folder_of(array)
+        return ZarrSource.open(folder) if folder else ArraySource(np.asarray(array[...]))
     if hasattr(array, "__dask_graph__"):
         return zarr_behind(array) or DaskSource(array)
     return ArraySource(np.asarray(array))
@@ -294,7 +292,18 @@ def zarr_behind(array: Any) -> ZarrSource | None:
     if len(found) != 1:
         return None
     behind = found[0] if isinstance(found[0], zarr.Array) else found[0].value
-    root = getattr(behind.store_path.store, "root", None)
-    if root is None or behind.shape != array.shape or behind.dtype != array.dtype:
+    folder = _folder_of(behind)
+    if folder is None or behind.shape != array.shape or behind.dtype != array.dtype:
         return None
-    return ZarrSource.open(Path(root) / behind.store_path.path)
+    return ZarrSource.open(folder)
+
+
+def _folder_of(array: Any) -> Path | None:
+    """Return the local folder of a zarr array, or None: it is in memory or elsewhere."""
+    store = array.store_path.store
+    root = getattr(store, "root", None)
+    if root is None and hasattr(store, "fs"):
+        # zarr wraps a local path that came as text; elsewhere a path only looks like one.
+        wrapped = getattr(store.fs, "sync_fs", store.fs)
+        root = store.path if "file" in wrapped.protocol else None
+    return Path(root) / array.store_path.path if root is not None else None

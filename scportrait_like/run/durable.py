@@ -43,7 +43,7 @@ def committed(path: Path) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            sync_directory(path.parent)
+            sync_file(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -56,13 +56,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file that others have written to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Ask the system to put a file, or a folder's entries, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems refuse to flush a folder; they have nothing to flush then.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
     finally:
-        os.close(descriptor)
-
-
-# A directory's entries are flushed just as a file's bytes are.
-sync_directory = sync_file
+        os.close(handle)

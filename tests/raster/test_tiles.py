@@ -1,0 +1,58 @@
+"""Tiles cover a plane once, and share borders with the chunks that are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scportrait_like.raster.tiles import TILE_EDGE, TileGrid, tile_edge, tile_grid
+
+EDGE = st.integers(1, 60)
+
+
+@given(st.tuples(EDGE, EDGE), st.tuples(EDGE, EDGE))
+def test_tiles_cover_each_pixel_once(shape: tuple[int, int], edges: tuple[int, int]) -> None:
+    grid = TileGrid(shape, edges)
+    seen = np.zeros(shape, int)
+    for number, tile in enumerate(grid):
+        assert tile.index == number
+        seen[tile.region] += 1
+    assert len(grid) == number + 1
+    assert (seen == 1).all()
+
+
+@given(st.integers(1, 100_000), st.lists(st.integers(1, 5000), min_size=1, max_size=3))
+def test_an_edge_is_whole_chunks_wherever_that_stays_small(length: int, chunks: list[int]) -> None:
+    edge = tile_edge(length, chunks, TILE_EDGE)
+    assert 1 <= edge <= length
+    if any(chunk >= length for chunk in chunks):
+        assert edge == length
+    elif edge < length:
+        # The largest chunk is never cut; all are respected while their multiple is small.
+        assert edge % max(chunks) == 0 or np.lcm.reduce(chunks) <= 8192
+        if np.lcm.reduce(chunks) <= 8192:
+            assert all(edge % chunk == 0 for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("length", "chunks", "expected"),
+    [
+        (8192, [2048, 2048], 2048),
+        (8192, [256, 256], 2048),
+        (8192, [1000, 1000], 2000),
+        (8192, [1024, 768], 3072),
+        (8192, [4096, 2048], 4096),
+        (20_000, [20_000, 2048], 20_000),  # one chunk along the axis: any cut decodes it again
+        (8192, [1, 1], 2048),
+    ],
+)
+def test_edges(length: int, chunks: list[int], expected: int) -> None:
+    assert tile_edge(length, chunks, TILE_EDGE) == expected
+
+
+def test_grid_takes_each_axis_by_itself() -> None:
+    grid = tile_grid((5000, 3000), (16, 3000), (1024, 1024))
+    assert grid.edges == (2048, 3000)
+    assert grid.counts == (3, 1)
