@@ -21,7 +21,7 @@ from scportrait_like.filehandler import FileHandler
 from scportrait_like.identity import digest
 from scportrait_like.io.pyramids import write_region
 from scportrait_like.kernels.index import LabelPartials
-from scportrait_like.raster.index import CellIndex, check_labels, index_labels, merge_index
+from scportrait_like.raster.index import CellIndex, index_labels, merge_index
 from scportrait_like.raster.sources import DaskSource, Region, Source, WindowSource, ZarrSource
 from scportrait_like.raster.tiles import Tile
 from scportrait_like.run.bounded import bounded_map
@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 _SMALLEST_CHUNK: Final = 256
 # A region is held as decoded chunks, as the array of them, and as the array that is encoded.
 _COPIES: Final = 3
+_RETILE: Final = (
+    "write it in tiles first, for instance: vips tiffsave IN.tif OUT.tif --tile --tile-width 1024 "
+    "--tile-height 1024 --compression deflate --bigtiff"
+)
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,13 @@ class RasterInput:
         return digest("raster", 1, self.identity, self.frame)
 
 
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Type in this machine's byte order; zarr knows only one of C's two names of 64 bits."""
+    return np.dtype(dtype.str).newbyteorder("=")
+
+
 def _read(source: Source, region: Region) -> np.ndarray[Any, Any]:
-    """Pixels of a region in this machine's byte order."""
-    return np.asarray(source.read(region), source.dtype.newbyteorder("="))
+    return np.asarray(source.read(region), _native(source.dtype))
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ def copy_raster(
     name
         Of the element.
     given
-        What to copy.
+        What to copy: an image, or labels that `check_labels` has passed.
     budget
         Bytes for the process tree.
     overwrite
@@ -165,13 +173,12 @@ def copy_raster(
     Raises
     ------
     InputError
-        A mask that is none, or a source whose chunks alone are larger than the budget.
+        A mask with ids that are none, or without any; a source whose chunks alone are larger than
+        the budget.
     MemoryBudgetError
         The budget is taken already.
     """
     source = given.source
-    if not given.is_image:
-        check_labels(source.dtype, source.shape, given.what)
     plan = _plan_copy(source, given.what, budget)
     logger.info(
         "%s: copying %s %s from %s in %d regions of at most %d MB, %d at once",
@@ -188,7 +195,7 @@ def copy_raster(
             name,
             "images" if given.is_image else "labels",
             source.shape,
-            source.dtype,
+            _native(source.dtype),
             chunks=plan.chunks,
             channel_names=given.channel_names or None,
             transforms=given.transforms,
@@ -216,7 +223,7 @@ def copy_raster(
 def same_pixels(path: Path, given: RasterInput, budget: int) -> bool:
     """Whether an input holds what the zarr array at `path` holds; read until they differ."""
     there, source = ZarrSource.open(path), given.source
-    if there.shape != source.shape or there.dtype != source.dtype.newbyteorder("="):
+    if there.shape != source.shape or there.dtype != _native(source.dtype):
         return False
     plan = _plan_copy(source, given.what, budget)
     with ThreadPoolExecutor(plan.workers) as pool:
@@ -262,7 +269,9 @@ def _plan_copy(source: Source, what: str, budget: int) -> _CopyPlan:
     tiles = [Tile(n, y[0], x[0], y[1], x[1]) for n, (y, x) in enumerate(areas)]
     if len(source.shape) == 2:
         return _CopyPlan([(tile, None) for tile in tiles], chunks, aligned, unit_bytes, workers)
-    groups = [slice(*pair) for pair in _pairs(_regular(source.shape[0], together))]
+    exact = isinstance(source, DaskSource)
+    channels = _borders(source, 0) if exact else _regular(source.shape[0], together)
+    groups = [slice(*pair) for pair in _pairs(channels)]
     parts: list[_Part] = [(tile, group) for tile in tiles for group in groups]
     return _CopyPlan(parts, (1, *chunks), aligned, unit_bytes, workers)
 
@@ -323,12 +332,11 @@ def _joined(borders: Sequence[int], largest: int) -> list[int]:
 
 def _too_large(source: Source, what: str, needed: int, budget: int, room: int) -> Exception:
     if needed > _COPIES * names.CHUNK**2 * source.dtype.itemsize:
+        advice = _RETILE if not isinstance(source, DaskSource) else "give it smaller chunks"
         return InputError(
             f"{what}: its chunks of {source.chunks} {source.dtype} are decoded as a whole, which "
             f"takes {needed // MB} MB, but {max(0, room) // MB} MB of the {budget // MB} MB "
-            "granted are free. Grant more memory_limit, or write it in tiles first, for instance: "
-            "vips tiffsave IN.tif OUT.tif --tile --tile-width 1024 --tile-height 1024 "
-            "--compression deflate --bigtiff"
+            f"granted are free. Grant more memory_limit, or {advice}"
         )
     return MemoryBudgetError(
         f"{what}: a region takes {needed // MB} MB, but of the {budget // MB} MB granted only "

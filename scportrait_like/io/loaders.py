@@ -255,13 +255,12 @@ def _zarr_path(path: Path) -> tuple[Source, str, str]:
     if node is None:
         raise InputError(f"{path} is not zarr")
     levels = meta.dataset_paths(node["attributes"])
-    try:
-        source = ZarrSource.open(path / levels[0] if levels else path)
-    except FileNotFoundError as error:
+    if not levels and node["node_type"] != "array":
         raise InputError(
             f"{path} is a zarr group, but neither an array nor an OME-Zarr; give the path of one "
             "(for labels of a SpatialData store: STORE/labels/NAME)"
-        ) from error
+        )
+    source = ZarrSource.open(path / levels[0] if levels else path)
     return source, files_identity(path), str(path)
 
 

@@ -30,7 +30,7 @@ _RESERVED: Final = frozenset(
     )
 )
 # What spatialdata and its readers raise on a damaged store.
-_READ_ERRORS: Final = (OSError, KeyError, ValueError, TypeError, AssertionError, AttributeError)
+_READ_ERRORS: Final = (OSError, LookupError, ValueError, TypeError, AssertionError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,6 @@ def _placed(element: Any, image: Any) -> Any:
     if after == before:
         return element
     moved = element.copy()
-    moved.attrs = dict(element.attrs)  # a copy shares them
     set_transformation(moved, after, set_all=True)
     return moved
 

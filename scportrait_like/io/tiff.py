@@ -5,11 +5,14 @@ A file is opened again by its path in each worker; nothing of it is held.
 
 from __future__ import annotations
 
+import logging
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,8 @@ from scportrait_like.io.loaders import (
     pixel_transforms,
 )
 from scportrait_like.raster.sources import Region, Source, StackSource, WindowSource
+
+logger = logging.getLogger(__name__)
 
 # Axes that tifffile names otherwise: samples of a pixel are channels, "Q" and "I" are unknown.
 _CHANNEL_AXES: Final = "SQI"
@@ -63,7 +68,10 @@ class TiffSource:
             # Mapped for this read only: pages that stay mapped would count as taken memory.
             mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
             return np.array(mapped[region], self.dtype.newbyteorder("="))
-        return np.asarray(_open_tiff(self.path, self.stamp)[region])
+        try:
+            return np.asarray(_open_tiff(self.path, self.stamp)[region])
+        except (RuntimeError, ValueError) as error:  # what decoders raise
+            raise InputError(f"{self.path} cannot be read, it is damaged: {error}") from error
 
 
 @lru_cache(maxsize=32)
@@ -122,7 +130,17 @@ def _read_facts(path: Path) -> _TiffFacts:
             dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
             ome = file.ome_metadata
             found = path.stat()
-    except (tifffile.TiffFileError, IndexError, ValueError) as error:
+            _check_length(path, file, found.st_size)
+    except InputError:
+        raise
+    except (
+        tifffile.TiffFileError,
+        IndexError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        struct.error,
+    ) as error:
         raise InputError(f"{path} cannot be read as TIFF: {error}") from error
     stamp = (found.st_ino, found.st_mtime_ns)
     if offset is not None:
@@ -133,8 +151,33 @@ def _read_facts(path: Path) -> _TiffFacts:
         array = _open_tiff(str(path), stamp)
         chunks = tuple(array.chunks)
         source = TiffSource(str(path), stamp, shape, np.dtype(array.dtype), chunks, None)
-    names, pixel = _ome_facts(ome)
+    names, pixel = _ome_facts(ome, path)
     return _TiffFacts(_as_cyx(source, axes, str(path)), names, pixel)
+
+
+def _check_length(path: Path, file: Any, length: int) -> None:
+    """Refuse a file that ends before its pixels do: missing ones would be read as zeros."""
+    series = file.series[0]
+    needed = _next_page(file)
+    if series.dataoffset is not None:
+        needed = max(needed, series.dataoffset + series.size * series.dtype.itemsize)
+    for page in series.pages:
+        if page is not None:
+            ends = zip(page.dataoffsets, page.databytecounts, strict=True)
+            needed = max(needed, *(offset + count for offset, count in ends))
+    if needed > length:
+        raise InputError(f"{path} cannot be read, it is cut short: {needed - length} bytes lack")
+
+
+def _next_page(file: Any) -> int:
+    """Where the file says that a page follows the last one found; 0 if none does."""
+    form, handle = file.tiff, file.filehandle
+    after = file.pages[len(file.pages) - 1].offset
+    handle.seek(after)
+    (tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+    handle.seek(after + form.tagnosize + tags * form.tagsize)
+    (offset,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
+    return int(offset)
 
 
 def _as_cyx(source: Source, axes: str, what: str) -> Source:
@@ -151,14 +194,18 @@ def _as_cyx(source: Source, axes: str, what: str) -> Source:
     return drop_axes(source, list(axes.lower()), what)
 
 
-def _ome_facts(ome: str | None) -> tuple[list[str] | None, tuple[Any, Any]]:
+def _ome_facts(ome: str | None, path: Path) -> tuple[list[str] | None, tuple[Any, Any]]:
     """Channel names and the pixel size (y, x) with units from OME-XML, where they are there."""
     if ome is None:
         return None, (None, None)
     import tifffile
 
-    image = tifffile.xml2dict(ome)["OME"]["Image"]
-    pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
+    try:
+        image = tifffile.xml2dict(ome)["OME"]["Image"]
+        pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
+    except (ElementTree.ParseError, KeyError, TypeError) as error:
+        logger.warning("the OME description of %s cannot be read: %s", path, error)
+        return None, (None, None)
     channels = pixels.get("Channel", [])
     channels = channels if isinstance(channels, list) else [channels]
     names = [channel.get("Name") for channel in channels]

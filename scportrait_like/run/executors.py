@@ -126,7 +126,7 @@ def dask_lane(client: Any) -> Lane:
 
 
 def _client_threads(client: Any) -> int:
-    return max(1, sum(client.nthreads().values()))
+    return max(1, int(sum(client.nthreads().values())))
 
 
 def _active_client() -> Any:

@@ -30,7 +30,7 @@ from scportrait_like.run.executors import (
     start_worker,
     workers_of,
 )
-from scportrait_like.run.memory import MB, MemoryWatch, tune_allocator
+from scportrait_like.run.memory import MB, MemoryWatch, release_freed, tune_allocator
 from scportrait_like.run.plan import Plan, Sink, Task, Unit
 from scportrait_like.run.progress import Progress
 from scportrait_like.run.rundir import RunDirectory
@@ -39,6 +39,8 @@ from scportrait_like.run.window import Window
 
 logger = logging.getLogger(__name__)
 
+_THREADS: Final = "threads"
+_PROCESSES: Final = "processes"
 # distributed's own name for "this task killed its workers"; importing it costs a second.
 _KILLED_WORKER: Final = "KilledWorker"
 
@@ -118,21 +120,15 @@ def run_units(
         No space left; finished units stay.
     """
     began = time.perf_counter()
+    release_freed()
     choice = choose_executor(resources.executor, resources.workers, plan.seconds, resources.prefers)
-    workers = workers_of(choice, resources.workers)
     with MemoryWatch() as watch:
-        window = Window(
-            resources.budget,
-            watch.now,
-            workers,
-            resources.batch_size,
-            plan.unit_bytes,
-            plan.row_bytes,
-            is_separate(choice),
-            resources.at_most,
-        )
+        window = _window(choice, plan, resources, watch.now)
+        if choice == _PROCESSES and not window.fits:
+            logger.warning("working in threads instead of processes, which take memory themselves")
+            choice = _THREADS
+            window = _window(choice, plan, resources, watch.now)
         if window.tight:
-            watch.cost = 0.2
             tune_allocator()
         lane = open_lane(choice, window.size, window.tight)
         report = RunReport(workers=min(window.size, lane.workers), executor=lane.name)
@@ -153,6 +149,19 @@ def run_units(
         resources.budget // MB,
     )
     return report
+
+
+def _window(choice: Executor | str, plan: Plan, resources: Resources, baseline: int) -> Window:
+    return Window(
+        resources.budget,
+        baseline,
+        workers_of(choice, resources.workers),
+        resources.batch_size,
+        plan.unit_bytes,
+        plan.row_bytes,
+        is_separate(choice),
+        resources.at_most,
+    )
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,7 @@ class _Run:
         for part, amount in parts.items():
             self.report.parts[part] = self.report.parts.get(part, 0) + amount
         self.report.computed += 1
-        if self.report.computed >= self.window.size:
+        if not self.window.calibrated and self.report.computed >= self.window.size:
             self.watch.measure()
             self.window.calibrate(self.watch.peak)
 

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from scportrait_like.run.memory import MARGIN, MB, WORKER_BYTES
+from scportrait_like.run.memory import MARGIN, MB, SCARCE, WORKER_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ class Window:
         Each worker is a process and brings its own imports.
     at_most
         The user's own limit on units in flight, or None.
+    calibrated
+        Whether the first wave was measured.
     """
 
     budget: int
@@ -48,7 +50,7 @@ class Window:
 
     def __post_init__(self) -> None:
         self.size = min(self.workers, self.at_most or self.workers)
-        self._calibrated = False
+        self.calibrated = False
         self._factor = 1.0
         self._fit("projected")
 
@@ -64,16 +66,26 @@ class Window:
         return int(self.budget * (1 - MARGIN)) - self.baseline
 
     @property
+    def fits(self) -> bool:
+        """Whether there is room for one unit at least."""
+        return self.per_unit <= self.room
+
+    @property
     def tight(self) -> bool:
         """Whether freed memory must go back to the system at once for the budget to be kept."""
-        return 2 * self.per_unit * self.size > self.room
+        return self.budget < SCARCE or 2 * self.per_unit * self.size > self.room
 
     def _fit(self, how: str) -> None:
         """Halve the batches, then drop workers, until the room suffices; say so."""
         wanted, batch = self.size, self.batch_size
         while self.per_unit * self.size > self.room and self.batch_size > _SMALLEST_BATCH:
-            self.batch_size //= 2
+            self.batch_size = max(self.batch_size // 2, _SMALLEST_BATCH)
         self.size = max(1, min(self.size, self.room // self.per_unit))
+        # With fewer workers there may be room for larger batches again.
+        if self.size < wanted and self.fits:
+            spare = self.room // self.size - self.per_unit
+            rows = int(spare / (self.row_bytes * self._factor)) if self.row_bytes else batch
+            self.batch_size = min(batch, self.batch_size + rows)
         figures = (
             f"{how} {self.per_unit // MB} MB a unit in flight; budget {self.budget // MB} MB, "
             f"{self.baseline // MB} MB taken before the first"
@@ -82,7 +94,7 @@ class Window:
             logger.warning("batches of %d cells instead of %d: %s", self.batch_size, batch, figures)
         if self.size < wanted:
             logger.warning("%d workers instead of %d: %s", self.size, wanted, figures)
-        if self.per_unit > self.room:
+        if not self.fits:
             logger.warning(
                 "the memory budget may not hold a single unit: %s. Grant more memory_limit, or "
                 "load the image in smaller chunks",
@@ -91,9 +103,7 @@ class Window:
 
     def calibrate(self, peak: int) -> None:
         """Learn from the first wave: `peak` is the most the process tree took in it."""
-        if self._calibrated:
-            return
-        self._calibrated = True
+        self.calibrated = True
         measured = (peak - self.baseline) / self.size
         work = measured - (WORKER_BYTES if self.separate else 0)
         projected = self.per_unit

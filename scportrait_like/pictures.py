@@ -1,0 +1,316 @@
+"""Pictures of a project: what `Project` inherits to look at its inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from scportrait_like import names
+from scportrait_like.errors import InputError, MissingInputError
+from scportrait_like.filehandler import FileHandler
+from scportrait_like.plot import fitting_view, view_like
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    import zarr
+    from anndata import AnnData
+    from matplotlib.figure import Figure
+
+    from scportrait_like.step import ProcessingStep, StepStatus
+
+Crop = tuple[int, int, int, int]
+Names = str | Sequence[str]
+
+_FEW: Final = 20  # names listed in a message
+
+
+class Pictures:
+    """Plots of a project; none of them writes into it or takes its lock.
+
+    All return a :class:`matplotlib.figure.Figure`, which a notebook shows; ``save`` writes it to a
+    file, whose suffix chooses the format. Large images are read from a level of their pyramid that
+    fits the page.
+    """
+
+    project_location: Path
+    filehandler: FileHandler
+    steps: Mapping[str, list[ProcessingStep]]
+    extraction_f: ProcessingStep | None
+
+    if TYPE_CHECKING:
+
+        @property
+        def h5sc(self) -> AnnData:
+            """The extracted pictures."""
+
+        def status(self) -> list[StepStatus]:
+            """How far each step is."""
+
+        def _writing(self, doing: str) -> AbstractContextManager[None]:
+            """Hold the lock."""
+
+    def plot_input_image(
+        self,
+        channels: Names | None = None,
+        *,
+        masks: bool | Names = False,
+        crop: Crop | None = None,
+        percentiles: tuple[float, float] = (5.0, 99.8),
+        gamma: float = 1.0,
+        title: str | None = None,
+        max_pixels: int = 4_000_000,
+        save: str | Path | None = None,
+    ) -> Figure:
+        """Draw the input image, up to six channels in colours of their own.
+
+        Parameters
+        ----------
+        channels
+            Names of channels. Default: all if there are at most four, else the four with the most
+            structure.
+        masks
+            Draw the outlines of these masks ("nucleus", "cytosol", or names of labels elements);
+            True: of all masks of the project.
+        crop
+            (y0, y1, x0, x1) in pixels of the full image.
+        percentiles
+            Those of each channel that become black and full colour.
+        gamma
+            Below 1 lifts the dark parts.
+        title
+            Drawn above.
+        max_pixels
+            The finest level with no more pixels in view is drawn.
+        save
+            Where to write the picture.
+
+        Raises
+        ------
+        MissingInputError
+            There is no image, or no such mask.
+        InputError
+            No such channel, or a crop that does not lie in the image.
+        """
+        from scportrait_like.plot import plot_image
+
+        image = self._image()
+        view = fitting_view(self._levels(image), crop, max_pixels)
+        outlines = {name: view_like(self._levels(name), view) for name in self._outlined(masks)}
+        return plot_image(
+            view,
+            self.filehandler.channel_names(image),
+            channels=[channels] if isinstance(channels, str) else channels,
+            outlines=outlines or None,
+            crop=view.crop,
+            scale=view.scale,
+            percentiles=percentiles,
+            gamma=gamma,
+            title=title,
+            save=save,
+        )
+
+    def plot_segmentation_masks(
+        self,
+        masks: Names | None = None,
+        *,
+        crop: Crop | None = None,
+        max_pixels: int = 4_000_000,
+        save: str | Path | None = None,
+    ) -> Figure:
+        """Draw masks side by side, in colours that tell neighbours apart.
+
+        Parameters
+        ----------
+        masks
+            "nucleus", "cytosol", or names of labels elements; default: all masks of the project.
+        crop, max_pixels, save
+            As in `plot_input_image`.
+
+        Raises
+        ------
+        MissingInputError
+            There is no mask, or no such one.
+        """
+        from scportrait_like.plot import plot_masks
+
+        wanted = self._masks(masks)
+        view = fitting_view(self._levels(wanted[0]), crop, max_pixels)
+        others = {name: view_like(self._levels(name), view) for name in wanted[1:]}
+        return plot_masks({wanted[0]: view, **others}, crop=view.crop, scale=view.scale, save=save)
+
+    def plot_single_cell_images(
+        self,
+        n_cells: int = 12,
+        *,
+        cell_ids: Sequence[int] | None = None,
+        channels: Names | None = None,
+        masks: bool = True,
+        output: str | None = None,
+        title: str | None = None,
+        save: str | Path | None = None,
+    ) -> Figure:
+        """Draw extracted single-cell images: one row a cell, one column a mask or channel.
+
+        Parameters
+        ----------
+        n_cells
+            At most so many, evenly spread over all (or over `cell_ids`).
+        cell_ids
+            Ids of the cells to draw, in this order.
+        channels
+            Names of channels; default: all.
+        masks
+            Draw the masks too.
+        output
+            Folder of another extraction, such as ``partial_data_ncells_50_seed_42``; default: the
+            last one of this object, else that of all cells.
+        title
+            Drawn above.
+        save
+            Where to write the picture.
+
+        Raises
+        ------
+        MissingInputError, IncompleteOutputError
+            The cells are not extracted, or not all: the message says how to go on.
+        InputError
+            A cell that was not extracted (the message says why), or no such channel.
+        """
+        from scportrait_like.plot import plot_portraits
+
+        data = self._extracted(output)
+        images = data.obsm[names.IMAGES_KEY]
+        with closing(images.file):
+            ids = data.obs[names.INSTANCE_KEY].to_numpy()
+            rows = None if cell_ids is None else _rows(ids, cell_ids, Path(images.file.filename))
+            planes, n_masks = _planes(data, channels, masks)
+            return plot_portraits(
+                _PlanesOf(images, planes),
+                ids,
+                [str(data.var["channels"].iloc[plane]) for plane in planes],
+                n_masks=n_masks,
+                rows=rows,
+                max_cells=n_cells,
+                title=title,
+                save=save,
+            )
+
+    def report(self) -> Path:
+        """Write a page with pictures of the inputs and outputs, and what became of every cell.
+
+        Returns
+        -------
+        pathlib.Path
+            ``report/report.html`` in the project; the pictures lie beside it.
+        """
+        from scportrait_like.report import write_report
+
+        with self._writing("the report"):
+            return write_report(self)
+
+    def _image(self) -> str:
+        if names.INPUT_IMAGE not in self.filehandler:
+            raise MissingInputError(
+                f"{self.project_location} has no image: load one with "
+                "project.load_input_from_tif_files(...) or another loader"
+            )
+        return names.INPUT_IMAGE
+
+    def _masks(self, wanted: Names | None = None) -> list[str]:
+        """Names of labels elements; default: the project's masks, else all labels."""
+        elements = self.filehandler.element_names()
+        there = [name for name, kind in elements.items() if kind == "labels"]
+        if wanted is None:
+            own = [name for name in names.LABELS_OF_KIND.values() if name in there]
+            if not there:
+                raise MissingInputError(
+                    f"{self.project_location} has no mask: load one with "
+                    "project.load_labels(mask) or project.load_input_from_sdata(...)"
+                )
+            return own or there[:1]
+        given = [wanted] if isinstance(wanted, str) else list(wanted)
+        found = [names.LABELS_OF_KIND.get(name, name) for name in given]
+        for name in found:
+            if name not in there:
+                known = ", ".join(there) or "none"
+                raise MissingInputError(f"masks: {name} is not in the project; it has: {known}")
+        return found
+
+    def _outlined(self, masks: bool | Names) -> list[str]:
+        if isinstance(masks, bool):
+            return self._masks() if masks else []
+        return self._masks(masks)
+
+    def _levels(self, name: str) -> list[zarr.Array[Any]]:
+        """Open the levels of a raster element, finest first."""
+        store = self.filehandler
+        return [store.open_array(name, level) for level in range(len(store.level_paths(name)))]
+
+    def _extracted(self, output: str | None) -> AnnData:
+        if output is None or self.extraction_f is None:
+            return self.h5sc
+        from scportrait_like.io.h5sc import read_h5sc
+
+        path = self.extraction_f.directory / output / names.H5SC_FILE
+        return read_h5sc(path, self.extraction_f.how_to_go_on(output))
+
+
+class _PlanesOf:
+    """Some planes of single-cell images (n, planes, S, S) on disk."""
+
+    def __init__(self, images: Any, planes: list[int]) -> None:
+        self._images, self._planes = images, planes
+        self.shape = (images.shape[0], len(planes), *images.shape[2:])
+
+    def __getitem__(self, row: int) -> np.ndarray[Any, Any]:
+        return np.stack([self._images[row, plane] for plane in self._planes])
+
+
+def _planes(data: AnnData, channels: Names | None, masks: bool) -> tuple[list[int], int]:
+    """Numbers of the planes to draw, masks first, and how many of them are masks."""
+    known = [str(name) for name in data.var["channels"]]
+    is_mask = [str(kind) == "mask" for kind in data.var["channel_mapping"]]
+    first = [plane for plane, mask in enumerate(is_mask) if mask and masks]
+    named = {known[plane]: plane for plane, mask in enumerate(is_mask) if not mask}
+    wanted = [channels] if isinstance(channels, str) else channels
+    if wanted is None:
+        return first + list(named.values()), len(first)
+    if missing := [name for name in wanted if name not in named]:
+        raise InputError(
+            f"channels: {', '.join(missing)} not among the extracted: {', '.join(named)}"
+        )
+    return first + [named[name] for name in wanted], len(first)
+
+
+def _rows(ids: np.ndarray[Any, Any], cell_ids: Sequence[int], file: Path) -> list[int]:
+    """Rows of some cells; an id that has none is an error that says why."""
+    found = {int(id_): np.flatnonzero(ids == id_) for id_ in cell_ids}
+    missing = [id_ for id_, rows in found.items() if len(rows) == 0]
+    if not missing:
+        return [int(rows[0]) for rows in found.values()]
+    why = _whereabouts(missing[:_FEW], file.with_name(names.LEDGER_FILE))
+    raise InputError(f"cell_ids: not among the {len(ids):,} extracted cells: {why}")
+
+
+def _whereabouts(ids: list[int], ledger: Path) -> str:
+    """What the ledger says of some ids."""
+    if not ledger.is_file():
+        return ", ".join(map(str, ids))
+    from scportrait_like.io.ledger import read_ledger
+
+    lines = read_ledger(ledger).set_index("id")
+    said = []
+    for id_ in ids:
+        if id_ not in lines.index:
+            said.append(f"{id_} (not in the mask)")
+            continue
+        line = lines.loc[id_]
+        reason = f": {line['reason']}" if line["reason"] else ""
+        said.append(f"{id_} ({line['state']}{reason})")
+    return ", ".join(said)

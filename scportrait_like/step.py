@@ -1,0 +1,473 @@
+"""Processing steps: the base class, and the registry.
+
+A step of your own is one class in one file::
+
+    class CountBright(ProcessingStep):
+        Config = CountBrightConfig          # derives from StepConfig
+        folder = "count_bright"
+
+        def process(self, overwrite=None):
+            return self.execute({}, overwrite)
+
+        def inputs(self): ...               # elements that are read
+        def plan(self, call): ...           # units of work
+        def task(self, plan, run): ...      # what a worker does with one
+        def sink(self, plan, output, call): ...   # makes the output of what they found
+
+Name it in the config by its entry point (group ``scportrait_like.steps``) or as ``module:Class``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from scportrait_like import names
+from scportrait_like.config import ProjectConfig, StepConfig, load_config, parse_section
+from scportrait_like.errors import ConfigError, MissingInputError, ProjectError
+from scportrait_like.filehandler import FileHandler
+from scportrait_like.identity import digest
+from scportrait_like.io.indexes import element_identity
+from scportrait_like.io.placement import (
+    clear_leftovers,
+    flush_tree,
+    place_folder,
+    scratch_folder,
+)
+from scportrait_like.log import log_to
+from scportrait_like.run.durable import disk_errors, write_json
+from scportrait_like.run.executors import check_executor_name
+from scportrait_like.run.lock import project_lock
+from scportrait_like.run.memory import SCARCE, granted_cores, memory_budget, tune_allocator
+from scportrait_like.run.plan import Plan, Sink, Task
+from scportrait_like.run.rundir import (
+    Fingerprint,
+    RunDirectory,
+    changes,
+    read_fingerprint,
+    refuse_stale,
+)
+from scportrait_like.run.runner import Resources, RunReport, run_units
+
+logger = logging.getLogger(__name__)
+
+STEP_GROUP: Final = "scportrait_like.steps"
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """How far a step is.
+
+    Attributes
+    ----------
+    step
+        Its section in the config.
+    output
+        Name of the folder of the output ("data", "partial_data_ncells_50_seed_42").
+    state
+        ``absent``, ``interrupted``, ``complete`` or ``stale``.
+    done, units
+        Units finished and in all, of an interrupted run.
+    changes
+        What differs from the settings and inputs of now, where it is stale.
+    """
+
+    step: str
+    output: str
+    state: str
+    done: int = 0
+    units: int = 0
+    changes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        what = f"{self.step} ({self.output}): {self.state}"
+        if self.state == "interrupted":
+            what += (
+                f", {self.done} of {self.units} units" if self.units else ", before its first unit"
+            )
+        return "\n    changed: ".join([what, *self.changes])
+
+
+class ProcessingStep(ABC):
+    """One step of a project: it plans units, the runner runs them, its sink writes the output.
+
+    Parameters
+    ----------
+    config
+        The step's section as a mapping, a mapping or YAML file that holds it under the class's
+        name, or the validated model.
+    directory
+        Folder of the step's outputs; default: `folder` in the project.
+    project_location
+        The project folder; default: the parent of `directory`.
+    debug
+        Log everything, to stderr too.
+    overwrite
+        Permit replacing an output whose settings or inputs have changed.
+    project
+        The project that the step belongs to, or None.
+    filehandler
+        The project's store; default: the one in `project_location`.
+    from_project
+        Accepted; a step behaves alike with and without.
+    executor
+        A `concurrent.futures.Executor`, or the name of one; it goes before the config's.
+    memory_limit
+        Bytes for the whole process tree, where the config does not say.
+    where
+        Name of the config file, for messages.
+    """
+
+    Config: ClassVar[type[StepConfig]] = StepConfig
+    folder: ClassVar[str]
+    # What long work is given to when nobody chose: our kernels hold no GIL.
+    prefers: ClassVar[str] = "threads"
+    # Raise it when the same settings and inputs give another result than before.
+    result_version: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | StepConfig | str | Path,
+        directory: str | Path | None = None,
+        project_location: str | Path | None = None,
+        debug: bool = False,
+        overwrite: bool = False,
+        project: Any = None,
+        filehandler: FileHandler | None = None,
+        from_project: bool = False,
+        *,
+        executor: Executor | str | None = None,
+        memory_limit: int | str | None = None,
+        where: str = "config",
+    ) -> None:
+        if project_location is None:
+            if directory is None:
+                raise ProjectError(f"{self.name}: give directory or project_location")
+            project_location = Path(directory).parent
+        self.project_location = Path(project_location)
+        self.directory = Path(directory) if directory else self.project_location / self.folder
+        self.config = self._parse(config, where)
+        self.debug = debug or self.config.debug
+        self.overwrite = overwrite
+        self.project = project
+        self.filehandler = filehandler or FileHandler(self.project_location)
+        self.executor = executor
+        self.memory_limit = memory_limit
+        self.report: RunReport | None = None
+        check_executor_name(self.config.executor, f"{where}: section {self.name}")
+
+    @property
+    def name(self) -> str:
+        """Name of the step: its section in the config."""
+        return type(self).__name__
+
+    @property
+    def output_path(self) -> Path:
+        """Folder of the output of a call without arguments."""
+        return self.directory / self.output_name({})
+
+    def _parse(self, config: Mapping[str, Any] | StepConfig | str | Path, where: str) -> StepConfig:
+        if isinstance(config, StepConfig):
+            return config
+        loaded = load_config(config)
+        if isinstance(config, Mapping):
+            loaded = ProjectConfig(loaded.sections, where)
+        section = loaded.sections
+        if self.name in section:
+            section = section[self.name]
+        elif not isinstance(config, Mapping):
+            raise ConfigError(f"{loaded.where}: section {self.name} is missing")
+        return parse_section(self.Config, self.name, section, loaded.where)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step: the same as `process`."""
+        return self.process(*args, **kwargs)
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of the steps whose output this one reads."""
+        return ()
+
+    # What a step is made of
+
+    @abstractmethod
+    def process(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step; arguments that can change the result go into `execute`'s `call`."""
+
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the store's elements that are read."""
+
+    @abstractmethod
+    def plan(self, call: Mapping[str, Any]) -> Plan:
+        """Cut the work into units. Called once a run; a resumed run reads the stored plan."""
+
+    @abstractmethod
+    def task(self, plan: Plan, run: RunDirectory) -> Task:
+        """Return what a worker does with a unit."""
+
+    @abstractmethod
+    def sink(self, plan: Plan, output: Path, call: Mapping[str, Any]) -> Sink:
+        """Return what makes the output, in a folder of its own, of the finished units."""
+
+    def output_name(self, call: Mapping[str, Any]) -> str:
+        """Name of the folder of a call's output."""
+        return "data"
+
+    def repeat(self, call: Mapping[str, Any]) -> str:
+        """How a user writes the call, for messages."""
+        return f"{self.name}.process(overwrite=True)"
+
+    # Running
+
+    def execute(self, call: Mapping[str, Any], overwrite: bool | None = None) -> Path:
+        """Run, resume, or find complete what a call asks for.
+
+        Parameters
+        ----------
+        call
+            Arguments of the call that can change the result, as plain JSON.
+        overwrite
+            True throws away what lies there, also a complete or resumable run; False refuses to
+            replace what was made from other settings or inputs; None does as the step was told.
+
+        Returns
+        -------
+        pathlib.Path
+            Folder of the complete output.
+        """
+        output = self.directory / self.output_name(call)
+        with self.writing(self.name):
+            fingerprint = self.fingerprint(call)
+            run = self._run_directory(output)
+            clear_leftovers(output)
+            if not overwrite and self._is_complete(output, run, fingerprint, call, overwrite):
+                logger.info("%s: %s is complete; nothing to do", self.name, output)
+                return output
+            self._open(run, fingerprint, call, overwrite)
+            self._work(run, output, fingerprint, call)
+        return output
+
+    @contextmanager
+    def writing(self, doing: str) -> Iterator[None]:
+        """Hold the project's lock and write its log."""
+        self.project_location.mkdir(parents=True, exist_ok=True)
+        with (
+            project_lock(self.project_location, doing),
+            log_to(self.project_location / names.LOG_FILE, self.debug),
+            disk_errors(self.project_location),
+        ):
+            self.filehandler.repair()
+            yield
+
+    def fingerprint(self, call: Mapping[str, Any]) -> Fingerprint:
+        """Everything that can change the result of a call."""
+        return {
+            "step": self.name,
+            "version": self.result_version,
+            "config": self.config.result_keys(),
+            "inputs": {name: element_identity(self.filehandler, name) for name in self.inputs()},
+            "call": dict(call),
+        }
+
+    def _run_directory(self, output: Path) -> RunDirectory:
+        return RunDirectory(output.with_name(f".{output.name}.run"))
+
+    def _is_complete(
+        self,
+        output: Path,
+        run: RunDirectory,
+        fingerprint: Fingerprint,
+        call: Mapping[str, Any],
+        overwrite: bool | None,
+    ) -> bool:
+        made = read_fingerprint(output)
+        if made is None:
+            if output.exists() and not self._may_replace(overwrite):
+                raise ProjectError(
+                    f"{output} is there, but was not made by this package; to replace it: "
+                    f"{self.repeat(call)}"
+                )
+            return False
+        if made == fingerprint:
+            if not run.exists() or run.fingerprint() == made:
+                run.remove()  # killed between the output's appearance and the run's removal
+            return True
+        if run.exists() or self._may_replace(overwrite):
+            return False
+        raise refuse_stale(str(output), changes(made, fingerprint), self.repeat(call))
+
+    def _may_replace(self, overwrite: bool | None) -> bool:
+        return self.overwrite if overwrite is None else overwrite
+
+    def _open(
+        self,
+        run: RunDirectory,
+        fingerprint: Fingerprint,
+        call: Mapping[str, Any],
+        overwrite: bool | None,
+    ) -> None:
+        """Open the run for going on, or anew."""
+        there = run.fingerprint()
+        if there is not None and not overwrite:
+            if there == fingerprint:
+                logger.info("%s: going on with %s", self.name, run.path)
+                run.clean()
+                return
+            if not self._may_replace(overwrite):
+                raise refuse_stale(
+                    f"the interrupted run {run.path}",
+                    changes(there, fingerprint),
+                    self.repeat(call),
+                )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        run.start(fingerprint, self._cache(run))
+
+    def _cache(self, run: RunDirectory) -> Path | None:
+        if self.config.cache is None:
+            return None
+        return Path(self.config.cache) / f"scportrait_like-{digest(str(run.path.resolve()))}"
+
+    def _work(
+        self, run: RunDirectory, output: Path, fingerprint: Fingerprint, call: Mapping[str, Any]
+    ) -> None:
+        resources = self.resources()
+        if resources.budget < SCARCE:
+            tune_allocator()  # for the plan too: it may read a mask
+        if not run.has_plan():
+            self.plan(call).save(run.plan_path)
+        plan = run.plan()
+        run.output_path.mkdir()
+        sink = self.sink(plan, run.output_path, call)
+        self.report = run_units(run, plan, self.task(plan, run), sink, resources)
+        write_json(run.output_path / names.RUN_FILE, fingerprint)
+        flush_tree(run.output_path)
+        with scratch_folder(output) as scratch:
+            place_folder(run.output_path, output, scratch)
+        run.remove()
+
+    def resources(self) -> Resources:
+        """What the run may use, from the config and the step's arguments."""
+        config = self.config
+        cores = granted_cores()
+        if config.threads is not None and config.threads > cores:
+            logger.warning(
+                "section %s: threads: %d reduced to %d, the cores of this machine",
+                self.name,
+                config.threads,
+                cores,
+            )
+        limit = config.memory_limit or self.memory_limit
+        return Resources(
+            executor=self.executor or config.executor,
+            prefers=self.prefers,
+            workers=min(config.threads or cores, cores),
+            budget=memory_budget(limit, config.target_ram_utilization),
+            batch_size=config.max_batch_size,
+            at_most=config.max_inflight_result_batches,
+            flush_every=config.flush_every,
+        )
+
+    # Looking; nothing below writes
+
+    def status(self) -> list[StepStatus]:
+        """How far each output of this step is, the one of a call without arguments first."""
+        first = self.output_name({})
+        found = {first}
+        if self.directory.is_dir():
+            for entry in self.directory.iterdir():
+                if entry.name.startswith(".") and entry.name.endswith(".run"):
+                    found.add(entry.name[1:-4])
+                elif read_fingerprint(entry) is not None:
+                    found.add(entry.name)
+        return [
+            self._status(name) for name in sorted(found, key=lambda name: (name != first, name))
+        ]
+
+    def how_to_go_on(self, output: str) -> str:
+        """Tell a user who misses an output what state it is in, and the call to make."""
+        status = self._status(output)
+        call = (read_fingerprint(self.directory / output) or {}).get("call", {})
+        again = self.repeat(call).replace(", overwrite=True", "").replace("overwrite=True", "")
+        if status.state == "interrupted":
+            return f"its run was interrupted ({status}): run {again} again, it goes on"
+        if status.state == "absent":
+            return f"run {again}"
+        return f"make it anew with {self.repeat(call)}"
+
+    def _status(self, output: str) -> StepStatus:
+        path = self.directory / output
+        run = self._run_directory(path)
+        made, started = read_fingerprint(path), run.fingerprint()
+        if made is None and started is None:
+            return StepStatus(self.name, output, "absent")
+        differs = changes(made, self._now(made)) if made is not None else []
+        if made is not None and not differs:
+            return StepStatus(self.name, output, "complete")
+        if started is not None:
+            stale = changes(started, self._now(started))
+            state = "stale" if stale else "interrupted"
+            return StepStatus(self.name, output, state, *run.progress(), changes=tuple(stale))
+        return StepStatus(self.name, output, "stale", changes=tuple(differs))
+
+    def _now(self, made: Fingerprint) -> Fingerprint:
+        """Fingerprint that the same call would have now; a missing input shows as None."""
+        call = made.get("call", {})
+        try:
+            return self.fingerprint(call)
+        except MissingInputError:
+            now = dict.fromkeys(made.get("inputs", {}))
+            return {**made, "config": self.config.result_keys(), "inputs": now}
+
+
+def registered_steps() -> list[str]:
+    """Names of the steps that entry points bring."""
+    return sorted(point.name for point in entry_points(group=STEP_GROUP))
+
+
+def find_step(name: str, where: str = "config") -> type[ProcessingStep]:
+    """Class of a step, by its entry point's name or as ``module:Class``.
+
+    Raises
+    ------
+    ConfigError
+        No such step; the message lists those that are known.
+    """
+    for point in entry_points(group=STEP_GROUP, name=name):
+        return _checked(point.load(), name, where)
+    if ":" not in name:
+        known = ", ".join(registered_steps())
+        raise ConfigError(f"{where}: unknown step {name}; known steps: {known}, or module:Class")
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}: step {name} cannot be imported: {error}") from error
+    return _checked(found, name, where)
+
+
+def _checked(found: Any, name: str, where: str) -> type[ProcessingStep]:
+    if not (isinstance(found, type) and issubclass(found, ProcessingStep)):
+        raise ConfigError(f"{where}: {name} is not a subclass of ProcessingStep")
+    return found
+
+
+def has_step(name: str) -> bool:
+    """Whether a section names a step that can be found."""
+    return ":" in name or name in registered_steps()
+
+
+__all__ = [
+    "ProcessingStep",
+    "StepStatus",
+    "find_step",
+    "has_step",
+    "registered_steps",
+]

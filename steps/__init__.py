@@ -1,0 +1,16 @@
+"""The processing steps, one a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scportrait_like.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from scportrait_like.steps.extraction import HDF5CellExtraction as HDF5CellExtraction
+
+__all__ = ["HDF5CellExtraction"]
+
+__getattr__, __dir__ = lazy_attributes(
+    __name__, {"HDF5CellExtraction": "scportrait_like.steps.extraction:HDF5CellExtraction"}
+)
