@@ -1,0 +1,59 @@
+"""Projects to run, and what they made."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scportrait_like import names
+from scportrait_like.filehandler import FileHandler
+from scportrait_like.project import Project
+
+OUTPUTS = (names.H5SC_FILE, names.LEDGER_FILE, names.REMOVED_FILE)
+Array = np.ndarray[Any, Any]
+
+
+def digests(output: Path) -> dict[str, str]:
+    """SHA-256 of each file of an extraction."""
+    return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in OUTPUTS}
+
+
+def write_raster(
+    folder: Path, name: str, pixels: Array, chunks: tuple[int, ...], overwrite: bool = False
+) -> None:
+    """Put an image or labels with any chunks into a project's store."""
+    kind = "images" if pixels.ndim == 3 else "labels"
+    channels = [f"channel {i}" for i in range(len(pixels))] if pixels.ndim == 3 else None
+    with FileHandler(folder).raster_writer(
+        name,
+        kind,
+        pixels.shape,
+        pixels.dtype,
+        chunks=chunks,
+        channel_names=channels,
+        overwrite=overwrite,
+    ) as writer:
+        writer.write((slice(None),) * pixels.ndim, pixels)
+
+
+def project_of(
+    folder: Path,
+    config: dict[str, Any],
+    image: Array,
+    cytosol: Array | None = None,
+    nucleus: Array | None = None,
+    *,
+    image_chunks: tuple[int, int] = (64, 64),
+    mask_chunks: tuple[int, int] = (64, 64),
+    **options: Any,
+) -> Project:
+    """Make a project whose store has small chunks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_raster(folder, names.INPUT_IMAGE, image, (1, *image_chunks))
+    for name, mask in ((names.SEG_NUCLEUS, nucleus), (names.SEG_CYTOSOL, cytosol)):
+        if mask is not None:
+            write_raster(folder, name, mask, mask_chunks)
+    return Project(folder, {"HDF5CellExtraction": config}, **options)

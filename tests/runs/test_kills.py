@@ -1,0 +1,164 @@
+"""Processes killed at any moment: a plain re-run gives what an uninterrupted run gives."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scportrait_like import datasets, names
+
+from . import killed
+from .helpers import digests
+from .script import CONFIG, TILE, Script
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "runs" / "killed.py"
+
+
+def kill_often(script: Script, count: int, seed: int, expected: dict[str, str]) -> dict[str, int]:
+    """Kill at random moments, half of them the parent alone; then let it end."""
+    rng = np.random.default_rng(seed)
+    finished: set[str] = set()
+    starts, lost, kills = 0, 0, 0
+    for number in range(count):
+        script.start()
+        if number % 4:
+            script.await_starts(1)
+            time.sleep(rng.uniform(0, 0.5))
+        else:
+            time.sleep(rng.uniform(0.3, 3))
+        if script.process.poll() is not None:
+            break
+        script.kill(group=bool(number % 2))
+        kills += 1
+        journal = [unit for unit, _ in script.run.started()]
+        again = [unit for unit in journal[starts:] if unit in finished]
+        assert again == [], "a finished unit was computed again"
+        if script.run.exists():
+            finished, starts = script.run.finished(), len(journal)
+            lost = starts - len(finished)
+    left = len(finished)
+    report = script.finish()
+    if report["computed"] + report["resumed"]:
+        assert report["resumed"] == left
+    assert digests(script.output) == expected
+    assert not script.run.path.exists()
+    assert not [p for p in script.output.parent.iterdir() if p.name.startswith(".")]
+    return {"kills": kills, "in flight at kills, computed twice": lost, "finished before": left}
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_killed_a_few_times(
+    large_store: Path, tmp_path: Path, expected: dict[str, str], executor: str
+) -> None:
+    script = Script(tmp_path, large_store, {**CONFIG, "executor": executor}, TILE)
+    assert kill_often(script, 3, 1, expected)["kills"] >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_killed_twenty_times(
+    large_store: Path, tmp_path: Path, expected: dict[str, str], executor: str
+) -> None:
+    config = {**CONFIG, "executor": executor, "max_inflight_result_batches": 2}
+    done = kill_often(Script(tmp_path, large_store, config, TILE), 20, 2, expected)
+    print(executor, done)
+    assert done["kills"] >= 10
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_killed_at_the_end(
+    large_store: Path, tmp_path: Path, expected: dict[str, str], executor: str
+) -> None:
+    """All units are there; the output is being completed and put in its place."""
+    script = Script(tmp_path, large_store, {**CONFIG, "executor": executor}, TILE)
+    for pause in (0, 0.02, 0.05):
+        script.start()
+        while script.process.poll() is None:
+            done, units = script.run.progress()
+            if units and done == units:
+                time.sleep(pause)
+                break
+            time.sleep(0.002)
+        script.kill(group=True)
+    report = script.finish()
+    assert report["computed"] == 0
+    assert digests(script.output) == expected
+
+
+# Every change to the disk
+
+Killed = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def forked() -> Killed:
+    """Run a function in a process that has all imported; its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.preloaded", killed.__name__])
+    package = Path(__file__).parents[len(killed.__name__.split(".")) - 1]
+    with pytest.MonkeyPatch.context() as patch:
+        paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        process = context.Process(target=int)
+        process.start()
+        process.join()
+
+    def run(function: Callable[..., Any], *args: Any) -> int:
+        process = context.Process(target=function, args=args)
+        process.start()
+        process.join(120)
+        assert process.exitcode is not None
+        return process.exitcode
+
+    return run
+
+
+SMALL = {"image_size": 32, "executor": "inline", "flush_every": 5}
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tissue.zarr"
+    tissue = datasets.tissue((1, 200, 200), seed=6, chunks=(1, 100, 100))
+    return tissue.write_store(path, multiscale=False, nuclei=True)
+
+
+def check_steps(forked: Killed, store: Path, base: Path, steps: range) -> int:
+    """Kill at each of the changes; the number of those that there are, or the last tried."""
+    whole = base / "whole"
+    assert forked(killed.extract, whole, store, 100, SMALL) == 0
+    expected = digests(whole / names.EXTRACTION_DIR / names.EXTRACTION_DATA)
+    for step in steps:
+        folder = base / str(step)
+        code = forked(killed.killed_at_step, folder, store, 100, SMALL, step)
+        output = folder / names.EXTRACTION_DIR / names.EXTRACTION_DATA
+        if code == 0:
+            return step
+        assert code == -signal.SIGKILL
+        if output.exists():
+            assert digests(output) == expected, f"an output that is not whole, at step {step}"
+        assert forked(killed.extract, folder, store, 100, SMALL) == 0, f"at step {step}"
+        assert digests(output) == expected, f"at step {step}"
+        hidden = [p.name for p in output.parent.iterdir() if p.name.startswith(".")]
+        assert hidden == [], f"at step {step}"
+    return steps.stop
+
+
+def test_killed_at_some_changes(forked: Killed, tiny_store: Path, tmp_path: Path) -> None:
+    check_steps(forked, tiny_store, tmp_path, range(60, 400, 23))
+
+
+@pytest.mark.slow
+def test_killed_at_every_change(forked: Killed, tiny_store: Path, tmp_path: Path) -> None:
+    steps = check_steps(forked, tiny_store, tmp_path, range(1000))
+    print(steps, "changes to the disk")
+    assert 50 < steps < 1000
