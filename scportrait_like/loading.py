@@ -105,8 +105,8 @@ class Loader:
             return False
         if given.is_image and self.filehandler.channel_names(name) != list(given.channel_names):
             return False
-        path = self.filehandler.array_path(name)
-        return same_pixels(path, given, self.budget)
+        logger.info("%s is there; comparing it with %s", name, given.what)
+        return same_pixels(self.filehandler.array_path(name), given, self.budget)
 
     def _check_shape(self, given: RasterInput, other: str, shape: tuple[int, ...]) -> None:
         there = ZarrSource.open(self.filehandler.array_path(other)).shape[-2:]

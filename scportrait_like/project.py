@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scportrait_like import names
+from scportrait_like import names, settings
 from scportrait_like.config import (
     RUN_KEYS,
     ProjectConfig,
@@ -67,7 +67,8 @@ class Project(Inputs, Pictures):
     executor
         A `concurrent.futures.Executor`, or the name of one, for all steps.
     memory_limit
-        Bytes (or "4GB") for the whole process tree, where a section does not say.
+        Bytes (or "4GB") for the whole process tree, where a section does not say; default:
+        ``scportrait_like.settings.memory_limit``.
 
     Raises
     ------
@@ -97,7 +98,8 @@ class Project(Inputs, Pictures):
         # Absolute, so that a script may change its working directory.
         self.project_location = Path(project_location).expanduser().absolute()
         self.overwrite, self.debug = overwrite, debug
-        self.executor, self.memory_limit = executor, memory_limit
+        self.executor = executor
+        self.memory_limit = settings.memory_limit if memory_limit is None else memory_limit
         _check_resources(executor, memory_limit)
         self.filehandler = FileHandler(self.project_location)
         named = _named_classes(

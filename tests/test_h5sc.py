@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ def test_layout(tmp_path: Path, codec: str, normalised: bool) -> None:
 def test_two_runs_give_the_same_bytes(tmp_path: Path, normalised: bool) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, facts(normalised=normalised))
+        time.sleep(1.1)  # HDF5's clock ticks in seconds
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -195,10 +197,11 @@ def test_old_readers(tmp_path: Path) -> None:
     write(tmp_path / "a.h5sc", facts())
     with h5py.File(tmp_path / "a.h5sc", libver=("earliest", "v110")) as file:
         assert file.id.get_create_plist().get_version()[0] <= 3
-        times = [file.id.get_create_plist().get_obj_track_times()]
+        times = []
         file.visititems(
             lambda _, item: times.append(item.id.get_create_plist().get_obj_track_times())
         )
+    assert len(times) > 20
     assert not any(times)
 
 
@@ -246,19 +249,6 @@ def test_cut_short(tmp_path: Path, left: float) -> None:
     path.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
     with pytest.raises(IncompleteOutputError, match=r"a\.h5sc is incomplete or damaged.*; do it"):
         read_h5sc(path, "do it again")
-
-
-def test_garbled(tmp_path: Path) -> None:
-    """Whole in length, but with damage in the small parts that are read on opening."""
-    path = tmp_path / "a.h5sc"
-    write(path, facts())
-    whole = path.read_bytes()
-    for start in range(100, 12_000, 700):
-        path.write_bytes(whole[:start] + bytes(600) + whole[start + 600 :])
-        try:
-            read_h5sc(path)
-        except IncompleteOutputError as error:
-            assert "run the extraction again" in str(error)  # noqa: PT017
 
 
 def test_no_h5sc(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_step import CountBright
 
 from scportrait_like import names, step
 from scportrait_like.errors import (
@@ -22,9 +22,6 @@ from scportrait_like.errors import (
 )
 from scportrait_like.project import Project
 from scportrait_like.steps.extraction import HDF5CellExtraction
-
-sys.path.insert(0, str(Path(__file__).parent))
-from own_step import CountBright
 
 Array = np.ndarray[Any, Any]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from scportrait_like.config import StepConfig
 from scportrait_like.errors import (
@@ -128,6 +129,34 @@ def test_the_working_directory_may_change(
     monkeypatch.chdir(tmp_path / "elsewhere")
     project.load_input_from_array(image)
     assert (tmp_path / "p" / "scportrait.sdata").is_dir()
+
+
+def test_the_memory_limit_of_the_settings_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Pixels
+) -> None:
+    from scportrait_like import settings
+    from scportrait_like.errors import MemoryBudgetError
+
+    monkeypatch.setattr(settings, "memory_limit", "20MB")
+    with pytest.raises(MemoryBudgetError, match="of the 20 MB granted"):
+        Project(tmp_path / "p").load_input_from_array(image)
+    Project(tmp_path / "p", memory_limit="8GB").load_input_from_array(image)
+
+
+def test_names_of_folders_that_mean_something_elsewhere(
+    tmp_path: Path, image: Pixels, labels: Pixels
+) -> None:
+    folder = tmp_path / "Gewebe #1 %20 & ü=x"
+    folder.mkdir()
+    tifffile.imwrite(folder / "im[1]*?.tif", image, tile=(64, 64), photometric="minisblack")
+    project = Project(folder / "p#2", EXTRACTION)
+    project.load_input_from_tif_files(folder / "im[1]*?.tif", NAMES)
+    project.load_labels(labels)
+    project.extract()
+    assert project.h5sc.n_obs > 10
+    other = Project(folder / "q")
+    other.load_input_from_sdata(project.filehandler.path, "input_image", None, "seg_all_cytosol")
+    assert set(other.sdata.labels) == {"seg_all_cytosol"}
 
 
 # Classes of steps
@@ -381,6 +410,8 @@ def test_a_folder_that_another_program_made(
         content = json.loads(file.read_text())
         content["attributes"].pop("scportrait_like", None)
         file.write_text(json.dumps(content))
+    for name in ("processing.log", "benchmarking.csv"):
+        (folder / "extraction" / name).write_text("x")
     before = tree(folder)
     project = Project(folder)
     assert project.h5sc.n_obs == rows

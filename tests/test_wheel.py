@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -35,8 +36,15 @@ assert project.h5sc.obs["scportrait_cell_id"].tolist() == [7]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the wheel unpacked, as pip lays it out; its dependencies come from here."""
     folder = tmp_path_factory.mktemp("wheel")
+    # From a copy: setuptools keeps a build folder, and what was removed since would linger in it.
+    source = folder / "source"
+    source.mkdir()
+    for name in ("scportrait_like", "steps", "project_templates"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)],
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(source)],
         check=True,
         capture_output=True,
     )

@@ -79,8 +79,8 @@ def _open_tiff(path: str, stamp: tuple[int, int]) -> Any:
     import tifffile
     import zarr
 
-    # Opened through its own store, which closes with the cache's entry.
-    return zarr.open(tifffile.imread(path, aszarr=True, level=0), mode="r")
+    # Opened through its own store, which closes with the cache's entry; a text would be globbed.
+    return zarr.open(tifffile.imread(Path(path), aszarr=True, level=0), mode="r")
 
 
 @dataclass(frozen=True)

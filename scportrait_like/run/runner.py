@@ -229,7 +229,8 @@ class _Run:
     ) -> None:
         queue = deque(units)
         while queue or self.flying:
-            while queue and self.window.admits(len(self.flying), self.watch.now):
+            self._shrink()
+            while queue and not self._too_many and self._admits():
                 unit = queue.popleft()
                 self.flying[self._submit(unit, mark)] = unit
             done, _ = wait(self.flying, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -240,6 +241,21 @@ class _Run:
                 del self.flying[future]
                 placer.finished(unit)
                 progress.step()
+
+    def _admits(self) -> bool:
+        return self.window.admits(len(self.flying), self.watch.now)
+
+    @property
+    def _too_many(self) -> bool:
+        """Whether more worker processes were started than the calibrated window keeps busy."""
+        return self.lane.name == _PROCESSES and self.lane.workers > self.window.size
+
+    def _shrink(self) -> None:
+        """Start fewer worker processes once none is busy: an idle one holds memory too."""
+        if self._too_many and not self.flying:
+            self.lane.close()
+            self.lane = open_lane(_PROCESSES, self.window.size, self.window.tight)
+            self.report.workers = self.lane.workers
 
     def _submit(self, unit: Unit, mark: Path) -> Future[Mapping[str, float]]:
         batch, tight = self.window.batch_size, self.window.tight

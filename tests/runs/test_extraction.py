@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import oracle
 import pytest
 
 from scportrait_like import names
@@ -17,9 +17,6 @@ from scportrait_like.raster import tiles
 
 from .cases import Case, random_case
 from .helpers import Array, project_of
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import oracle
 
 
 def project_for(case: Case, folder: Path, **options: Any) -> Any:

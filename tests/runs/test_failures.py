@@ -132,6 +132,7 @@ def test_killed_process_of_an_executor_handed_in(run: RunDirectory, tmp_path: Pa
         pool.shutdown(kill_workers=True)
 
 
+@pytest.mark.slow
 def test_killed_dask_worker(run: RunDirectory, tmp_path: Path) -> None:
     """Distributed tries a unit that kills its worker three times again, then gives up."""
     distributed = pytest.importorskip("distributed")
@@ -189,7 +190,9 @@ def test_journal_cut_short(run: RunDirectory) -> None:
     assert run.started() == [("unit-000", os.getpid())]
 
 
-@pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
+@pytest.mark.parametrize(
+    "executor", [pytest.param("inline", marks=pytest.mark.slow), "threads", "processes"]
+)
 def test_ctrl_c(tmp_path: Path, large_store: Path, expected: Any, executor: str) -> None:
     """As a terminal sends it: to the whole process group."""
     script = Script(tmp_path, large_store, {**CONFIG, "executor": executor}, TILE)
@@ -209,6 +212,7 @@ def test_ctrl_c(tmp_path: Path, large_store: Path, expected: Any, executor: str)
     assert digests(script.output) == expected
 
 
+@pytest.mark.slow
 def test_killed_worker_of_a_script(tmp_path: Path, large_store: Path, expected: Any) -> None:
     script = Script(tmp_path, large_store, {**CONFIG, "executor": "processes"}, TILE)
     process = script.start()
@@ -250,7 +254,9 @@ def resize(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
+@pytest.mark.parametrize(
+    "executor", [pytest.param("inline", marks=pytest.mark.slow), "threads", "processes"]
+)
 def test_full_disk(
     small_disk: Path, large_store: Path, monkeypatch: Any, capfd: Any, executor: str
 ) -> None:

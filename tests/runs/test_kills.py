@@ -26,13 +26,15 @@ SCRIPT = ROOT / "tests" / "runs" / "killed.py"
 def kill_often(script: Script, count: int, seed: int, expected: dict[str, str]) -> dict[str, int]:
     """Kill at random moments, half of them the parent alone; then let it end."""
     rng = np.random.default_rng(seed)
+    # A worker process first loads its kernels.
+    longest = 0.5 if script.config["executor"] == "threads" else 2.0
     finished: set[str] = set()
     starts, lost, kills = 0, 0, 0
     for number in range(count):
         script.start()
         if number % 4:
             script.await_starts(1)
-            time.sleep(rng.uniform(0, 0.5))
+            time.sleep(rng.uniform(0, longest))
         else:
             time.sleep(rng.uniform(0.3, 3))
         if script.process.poll() is not None:
@@ -55,12 +57,12 @@ def kill_often(script: Script, count: int, seed: int, expected: dict[str, str]) 
     return {"kills": kills, "in flight at kills, computed twice": lost, "finished before": left}
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_killed_a_few_times(
     large_store: Path, tmp_path: Path, expected: dict[str, str], executor: str
 ) -> None:
     script = Script(tmp_path, large_store, {**CONFIG, "executor": executor}, TILE)
-    assert kill_often(script, 3, 1, expected)["kills"] >= 2
+    assert kill_often(script, 4, 1, expected)["kills"] >= 2
 
 
 @pytest.mark.slow
@@ -72,9 +74,10 @@ def test_killed_twenty_times(
     done = kill_often(Script(tmp_path, large_store, config, TILE), 20, 2, expected)
     print(executor, done)
     assert done["kills"] >= 10
+    assert done["finished before"] > 0
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_killed_at_the_end(
     large_store: Path, tmp_path: Path, expected: dict[str, str], executor: str
 ) -> None:
@@ -154,7 +157,7 @@ def check_steps(forked: Killed, store: Path, base: Path, steps: range) -> int:
 
 
 def test_killed_at_some_changes(forked: Killed, tiny_store: Path, tmp_path: Path) -> None:
-    check_steps(forked, tiny_store, tmp_path, range(60, 400, 23))
+    check_steps(forked, tiny_store, tmp_path, range(75, 400, 41))
 
 
 @pytest.mark.slow
