@@ -25,6 +25,7 @@ directions, since a worker's exception that does not would break its pool.
 
 from __future__ import annotations
 
+from errno import ENOSPC
 from typing import Any
 
 
@@ -41,7 +42,15 @@ class ScportraitLikeError(Exception):
 
     def __init__(self, message: str = "", **details: Any) -> None:
         super().__init__(message)
+        # In __dict__ they are pickled; but OSError and ImportError read some from elsewhere.
         self.__dict__.update(details)
+        for name, value in details.items():
+            setattr(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # tblib, which dask installs, rebuilds an exception that lacks this by a __new__ that
+        # Python refuses for MemoryError.
+        return type(self), self.args, self.__dict__
 
     def __str__(self) -> str:
         # KeyError would show the repr of its message.
@@ -106,6 +115,8 @@ class WorkerDiedError(RunError):
 
 class DiskFullError(RunError, OSError):
     """No space left on the device."""
+
+    errno = ENOSPC
 
 
 class MemoryBudgetError(RunError, MemoryError):

@@ -36,7 +36,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What spatialdata and its readers raise on a damaged element.
-_READ_ERRORS: Final = (OSError, KeyError, ValueError, TypeError, AssertionError, AttributeError)
+_READ_ERRORS: Final = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    AttributeError,
+)
 _patching = threading.Lock()
 
 

@@ -167,6 +167,12 @@ class Project(Inputs, Pictures):
                 )
                 for part in sections_of(section, values, config.where)
             ]
+            outputs = [step.output_path for step in steps[cls.__name__]]
+            if len(set(outputs)) < len(outputs):
+                raise ConfigError(
+                    f"{config.where}: section {section}: it holds {len(outputs)} mappings, but the "
+                    f"step has one output, {outputs[0]}; give it one mapping"
+                )
         return steps
 
     def _first(self, section: str, cls: StepClass | None) -> ProcessingStep | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -52,10 +53,10 @@ def _to_range(value: Any) -> Any:
         return DEFAULT_RANGE
     if not (isinstance(value, (list, tuple)) and len(value) == 2):
         raise ValueError("must be two quantiles such as [0.001, 0.999]")
-    lower, upper = (float(v) for v in value)
-    if not 0 <= lower < upper <= 1:
+    lower, upper = value
+    if not all(isinstance(v, (int, float)) for v in value) or not 0 <= lower < upper <= 1:
         raise ValueError("must be two quantiles with 0 <= lower < upper <= 1")
-    return lower, upper
+    return float(lower), float(upper)
 
 
 def _to_size(value: Any) -> Any:
@@ -308,7 +309,10 @@ class HDF5CellExtraction(ProcessingStep):
     def task(self, plan: Plan, run: RunDirectory) -> Task:
         """Return the work of a unit; kernels are compiled here, before any worker starts."""
         image, masks = self._sources()
+        began = time.perf_counter()
         warm_up(image.dtype)
+        if (seconds := time.perf_counter() - began) > 3:
+            logger.info("kernels compiled in %.0f s; the next run finds them in a cache", seconds)
         return PortraitTask(
             image,
             tuple(masks),

@@ -202,6 +202,12 @@ def test_a_list_of_sections_needs_distinct_names(tmp_path: Path, values: Any) ->
         Project(tmp_path / "p", {SECTION: values})
 
 
+def test_a_step_with_one_output_takes_one_mapping(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds 2 mappings, but the step has one output, .*data"):
+        Project(tmp_path / "p", {SECTION: [{"name": "a"}, {"name": "b"}]})
+    assert len(Project(tmp_path / "p", {SECTION: [{"name": "a"}]}).steps[SECTION]) == 1
+
+
 def test_a_missing_section_of_a_named_class(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"section {SECTION} is missing; sections: Other"):
         Project(tmp_path / "p", {"Other": {}}, extraction_f=HDF5CellExtraction)

@@ -8,8 +8,12 @@ import pickle
 from typing import Any
 
 import pytest
+import tblib.pickling_support
 
 from scportrait_like import errors
+
+# Dask brings it: it changes how every exception is pickled.
+tblib.pickling_support.install()
 
 ALL = [
     found

@@ -26,6 +26,7 @@ from scportrait_like.raster.sources import DaskSource, Region, Source, WindowSou
 from scportrait_like.raster.tiles import Tile
 from scportrait_like.run.bounded import bounded_map
 from scportrait_like.run.memory import MARGIN, MB, granted_cores, tree_memory, tune_allocator
+from scportrait_like.run.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +211,12 @@ def copy_raster(
     ):
         lock = nullcontext() if plan.aligned else threading.Lock()
         work = _CopyRegion(source, str(writer.levels[0]), given.what, lock)
-        found = [p for p in bounded_map(pool, work, plan.parts, plan.workers) if p is not None]
+        found = []
+        with Progress(len(plan.parts), part="region") as progress:
+            for partials in bounded_map(pool, work, plan.parts, plan.workers):
+                progress.step()
+                if partials is not None:
+                    found.append(partials)
         index = None
         if not given.is_image:
             index = merge_index(found, (source.shape[0], source.shape[1]))

@@ -107,7 +107,9 @@ def plan_raster(
     InputError
         If these do not fit each other.
     """
-    edges, pixel = tuple(int(edge) for edge in shape), np.dtype(dtype).newbyteorder("=")
+    edges = tuple(int(edge) for edge in shape)
+    # By its text: numpy has two types of 64 bits, and zarr knows one of them.
+    pixel = np.dtype(np.dtype(dtype).newbyteorder("=").str)
     axes = AXES.get((kind, len(edges)))
     if axes is None:
         raise InputError(

@@ -108,6 +108,7 @@ def _twin(plan: RasterPlan, transforms: Mapping[str, Any] | None) -> Any:
 
 def _create_array(folder: Path, plan: RasterPlan, shape: tuple[int, ...]) -> None:
     import zarr
+    from zarr.codecs import ZstdCodec
     from zarr.storage import LocalStore
 
     zarr.create_array(
@@ -117,5 +118,7 @@ def _create_array(folder: Path, plan: RasterPlan, shape: tuple[int, ...]) -> Non
         shards=None,
         chunks=tuple(min(pair) for pair in zip(plan.chunks, shape, strict=True)),
         dimension_names=plan.axes,
+        # Of all levels the fastest to write and to read, for files that are 1 to 10 % larger.
+        compressors=ZstdCodec(level=1),
         fill_value=plan.dtype.type(0),
     )

@@ -130,7 +130,9 @@ def channel_labels(attributes: Json) -> list[str] | None:
     """The channel names of an image element, None if it has none."""
     ome = attributes.get("ome", attributes)
     channels = ome.get("omero", attributes.get("channels_metadata", {})).get("channels")
-    return None if channels is None else [str(channel["label"]) for channel in channels]
+    if channels is None or any("label" not in channel for channel in channels):
+        return None
+    return [str(channel["label"]) for channel in channels]
 
 
 def coordinate_transforms(attributes: Json) -> dict[str, Json]:

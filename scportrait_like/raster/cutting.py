@@ -40,7 +40,7 @@ from scportrait_like.run.unitfile import UnitReader, UnitWriter
 Check = Callable[[], None]
 
 # Pictures that are made and compressed together stay in a core's cache: about this many bytes.
-_CACHE_BYTES: Final = 1 << 19
+_CACHE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)

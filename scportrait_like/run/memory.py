@@ -167,14 +167,15 @@ class MemoryWatch:
     cost
         Share of the time that sampling may take: the system walks all pages of a process for its
         PSS, 10 ms a gigabyte, so with much memory samples are rarer.
-    now, peak
-        Bytes at the last sample, and the most seen since `restart`.
+    now, peak, recent
+        Bytes at the last sample, the most seen, and the most seen since `recent` was last set.
     """
 
     interval: float = 0.1
     cost: float = 0.02
     now: int = 0
     peak: int = 0
+    recent: int = 0
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -191,6 +192,7 @@ class MemoryWatch:
         """Take a sample now."""
         self.now = tree_memory()
         self.peak = max(self.peak, self.now)
+        self.recent = max(self.recent, self.now)
         return self.now
 
     def __enter__(self) -> MemoryWatch:

@@ -1,29 +1,47 @@
-"""Progress: a bar on a terminal, nothing elsewhere (the log has plain lines)."""
+"""Progress: a bar on a terminal, now and then a line in the log elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from types import TracebackType
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two lines of the log.
+_PAUSE: Final = 30.0
 
 
 class Progress:
-    """Counts finished units.
+    """Counts finished parts of a work.
 
     Parameters
     ----------
     total, done
-        Units in all, and units that lay finished.
+        Parts in all, and parts that lay finished.
+    part
+        What one is called.
     """
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int = 0, part: str = "unit") -> None:
         from tqdm import tqdm
 
-        quiet = not sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=done, unit="unit", leave=False, disable=quiet)
+        self._total, self._done, self._part = total, done, part
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=done, unit=part, leave=False)
+        self._said = time.monotonic()
 
     def step(self) -> None:
-        """One unit more is finished."""
-        self._bar.update()
+        """One part more is finished."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update()
+        if time.monotonic() - self._said > _PAUSE:
+            self._said = time.monotonic()
+            logger.info("%d of %d %ss", self._done, self._total, self._part)
 
     def __enter__(self) -> Progress:
         return self
@@ -34,4 +52,5 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

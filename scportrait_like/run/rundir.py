@@ -158,7 +158,7 @@ def read_fingerprint(folder: Path) -> Fingerprint | None:
     path = folder / names.RUN_FILE
     try:
         content = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise IncompleteOutputError(

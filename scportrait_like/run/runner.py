@@ -277,9 +277,15 @@ class _Run:
         for part, amount in parts.items():
             self.report.parts[part] = self.report.parts.get(part, 0) + amount
         self.report.computed += 1
-        if not self.window.calibrated and self.report.computed >= self.window.size:
+        if self.report.computed >= self.window.size:
+            self._calibrate()
+
+    def _calibrate(self) -> None:
+        if not self.window.calibrated:
             self.watch.measure()
-            self.window.calibrate(self.watch.peak)
+        if self.window.calibrate(self.watch.recent):
+            # What was measured until now belongs to the larger window.
+            self.watch.recent = 0
 
     def _stop(self, mark: Path) -> None:
         """End what is under way: queued units are cancelled, running ones told to stop."""

@@ -15,6 +15,8 @@ from scportrait_like.run.memory import MARGIN, MB, SCARCE, WORKER_BYTES
 logger = logging.getLogger(__name__)
 
 _SMALLEST_BATCH: Final = 16
+# What was learnt is learnt anew when so much more is measured.
+_NOTABLE: Final = 1.05
 
 
 @dataclass
@@ -101,14 +103,26 @@ class Window:
                 figures,
             )
 
-    def calibrate(self, peak: int) -> None:
-        """Learn from the first wave: `peak` is the most the process tree took in it."""
-        self.calibrated = True
+    def calibrate(self, peak: int) -> bool:
+        """Learn from a wave: `peak` is the most the process tree took in it.
+
+        Called again as the run goes on: workers may start late, and later units may be larger.
+
+        Returns
+        -------
+        bool
+            Whether the window or the batches became smaller.
+        """
+        before = self.size, self.batch_size
         measured = (peak - self.baseline) / self.size
         work = measured - (WORKER_BYTES if self.separate else 0)
         projected = self.per_unit
+        factor = work / (self.unit_bytes + self.row_bytes * self.batch_size)
+        if self.calibrated and factor <= self._factor * _NOTABLE:
+            return False
+        self.calibrated = True
         # A first wave may be of small units: what was projected stands unless more was measured.
-        self._factor = max(1.0, work / (self.unit_bytes + self.row_bytes * self.batch_size))
+        self._factor = max(self._factor, factor)
         self._fit("measured")
         logger.info(
             "calibration: baseline %d MB, %d MB measured a unit in flight (%d projected), "
@@ -120,6 +134,7 @@ class Window:
             self.size,
             self.batch_size,
         )
+        return before != (self.size, self.batch_size)
 
     def admits(self, flying: int, now: int) -> bool:
         """Whether one more unit may start, with so many in flight and so many bytes taken now.

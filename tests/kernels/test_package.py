@@ -32,8 +32,8 @@ def test_small_files():
 
 def test_warm_up_compiles_what_a_worker_needs(rng):
     kernels.warm_up("uint16", "uint32")
-    module = sys.modules["scportrait_like.kernels.portraits"]
-    before = len(module._portraits.signatures)
+    module = sys.modules["scportrait_like.kernels._portrait_loops"]
+    before = len(module.portrait_windows.signatures)
     boxes = np.array([[1, 2, 9, 12], [0, 0, 4, 4]])
     offsets = kernels.ragged_offsets(boxes)
     out = np.empty((2, 3, 16, 16), np.uint16)
@@ -44,7 +44,7 @@ def test_warm_up_compiles_what_a_worker_needs(rng):
     for pixels in (values, values.astype(float)):
         for how in (kernels.Quantiles(0.1, 0.9), kernels.Scale(65535), kernels.Plain()):
             kernels.portraits(pixels, blurred, boxes, offsets, corners, 16, how, out[:, 1])
-    assert len(module._portraits.signatures) == before
+    assert len(module.portrait_windows.signatures) == before
 
 
 def test_without_a_folder_for_the_cache_kernels_still_compile(tmp_path):

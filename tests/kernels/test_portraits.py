@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scportrait_like.kernels import Plain, Quantiles, Scale, mask_planes, portraits, ragged_offsets
-from scportrait_like.kernels.portraits import _half
+from scportrait_like.kernels._portrait_loops import half_bits
 
 
 def reference(product, how):
@@ -156,7 +156,7 @@ def test_half_rounds_like_numpy(rng):
     with np.errstate(over="ignore"):
         expected = values.astype(np.float16).view(np.uint16)
     np.testing.assert_array_equal(out.ravel(), expected)
-    assert [_half(v) for v in values[::1000]] == expected[::1000].tolist()
+    assert [half_bits(v) for v in values[::1000]] == expected[::1000].tolist()
 
 
 def test_mask_planes(rng):

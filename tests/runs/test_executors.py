@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -141,3 +143,27 @@ def test_partial_runs_too(tissue_store: Path, tmp_path: Path) -> None:
         found.append(digests(project.extract(partial=True, n_cells=40, seed=1).parent))
         assert not (project.extraction_f.output_path / names.H5SC_FILE).exists()
     assert found[0] == found[1]
+
+
+UNGUARDED = """
+from scportrait_like.project import Project
+from scportrait_like.raster import tiles
+tiles.TILE_EDGE = 128
+project = Project({folder!r}, {config!r})
+project.extract()
+print(project.extraction_f.report.executor)
+"""
+
+
+def test_a_script_needs_no_main_guard(tissue_store: Path, tmp_path: Path, expected: Any) -> None:
+    """Worker processes do not run the script again."""
+    project = loaded(tmp_path, tissue_store)
+    section = {**CONFIG, "executor": "processes"}
+    script = UNGUARDED.format(folder=str(tmp_path), config={"HDF5CellExtraction": section})
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["processes"]
+    assert digests(project.extraction_f.output_path) == expected

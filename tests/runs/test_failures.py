@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from scportrait_like import names
-from scportrait_like.errors import DiskFullError, RunError, WorkerDiedError
+from scportrait_like.errors import DiskFullError, ProjectLockedError, RunError, WorkerDiedError
 from scportrait_like.run.plan import Plan, Unit
 from scportrait_like.run.rundir import RunDirectory
 from scportrait_like.run.runner import Resources, run_units
@@ -210,6 +210,25 @@ def test_ctrl_c(tmp_path: Path, large_store: Path, expected: Any, executor: str)
     finished = len(script.run.finished())
     assert script.finish()["resumed"] == finished
     assert digests(script.output) == expected
+
+
+def test_second_process(tmp_path: Path, large_store: Path) -> None:
+    """It is refused while the first one works; the lock does not outlive its owner."""
+    from scportrait_like.project import Project
+
+    script = Script(tmp_path, large_store, {**CONFIG, "executor": "threads"}, TILE)
+    process = script.start()
+    script.await_starts(3)
+    second = Project(tmp_path)
+    message = rf"HDF5CellExtraction, process {process.pid} on .*the lock goes with its owner"
+    with pytest.raises(ProjectLockedError, match=message):
+        second.extract()
+    (status,) = second.status()
+    assert status.state == "interrupted", "looking is free"
+    script.kill(group=True)
+    finished = len(script.run.finished())
+    second.extract()
+    assert second.extraction_f.report.resumed == finished
 
 
 @pytest.mark.slow

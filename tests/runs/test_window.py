@@ -122,7 +122,7 @@ class Hungry:
         held = np.ones(150 * MB, np.uint8)
         for _ in range(5):
             check()
-            held += 1
+            time.sleep(0.1)
         out.put("values", held[:10])
         return {}
 
@@ -131,14 +131,15 @@ def test_worker_processes_end_when_memory_shows_too_little(tmp_path: Path, caplo
     run = RunDirectory(tmp_path / ".data.run")
     run.start({})
     run.output_path.mkdir()
-    units = [Unit(f"unit-{n}", 0, {}) for n in range(12)]
+    units = [Unit(f"unit-{n}", 0, {}) for n in range(24)]
     plan = Plan(units, unit_bytes=MB)
+    memory.release_freed()
     budget = memory.tree_memory() + 500 * MB
     budget = int(budget / (1 - memory.MARGIN))
     given = Resources("processes", "threads", workers=3, budget=budget, batch_size=10)
     sink = Sum(run.output_path)
     report = run_units(run, plan, Hungry(), sink, given)
-    assert len(sink.seen) == report.computed == 12
+    assert len(sink.seen) == report.computed == 24
     assert report.workers == report.window < 3
     assert "workers instead of 3: measured" in caplog.text
 
