@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.figure import Figure
 
-    from scportrait_like.step import ProcessingStep, StepStatus
+    from scportrait_like.status import StepStatus
+    from scportrait_like.step import ProcessingStep
 
 Crop = tuple[int, int, int, int]
 Names = str | Sequence[str]

@@ -27,13 +27,9 @@ from scportrait_like.run.durable import committed, disk_errors
 from scportrait_like.run.executors import check_executor_name
 from scportrait_like.run.lock import project_lock
 from scportrait_like.run.rundir import changes
-from scportrait_like.step import (
-    ProcessingStep,
-    StepStatus,
-    find_step,
-    has_step,
-    registered_steps,
-)
+from scportrait_like.status import StepStatus
+from scportrait_like.step import ProcessingStep
+from scportrait_like.step_registry import find_step, has_step, registered_steps
 
 if TYPE_CHECKING:
     from anndata import AnnData

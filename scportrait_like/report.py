@@ -23,7 +23,8 @@ from scportrait_like.io.placement import (
     write_errors,
 )
 from scportrait_like.plot import fitting_view
-from scportrait_like.step import ProcessingStep, StepStatus
+from scportrait_like.status import StepStatus
+from scportrait_like.step import ProcessingStep
 
 FOLDER: Final = "report"
 PAGE: Final = "report.html"

@@ -1,4 +1,4 @@
-"""Processing steps: the base class, and the registry.
+"""Processing steps: the base class.
 
 A step of your own is one class in one file::
 
@@ -19,16 +19,13 @@ Name it in the config by its entry point (group ``scportrait_like.steps``) or as
 
 from __future__ import annotations
 
-import importlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from scportrait_like import names
 from scportrait_like.config import ProjectConfig, StepConfig, load_config, parse_section
@@ -56,44 +53,9 @@ from scportrait_like.run.rundir import (
     refuse_stale,
 )
 from scportrait_like.run.runner import Resources, RunReport, run_units
+from scportrait_like.status import StepStatus
 
 logger = logging.getLogger(__name__)
-
-STEP_GROUP: Final = "scportrait_like.steps"
-
-
-@dataclass(frozen=True)
-class StepStatus:
-    """How far a step is.
-
-    Attributes
-    ----------
-    step
-        Its section in the config.
-    output
-        Name of the folder of the output ("data", "partial_data_ncells_50_seed_42").
-    state
-        ``absent``, ``interrupted``, ``complete`` or ``stale``.
-    done, units
-        Units finished and in all, of an interrupted run.
-    changes
-        What differs from the settings and inputs of now, where it is stale.
-    """
-
-    step: str
-    output: str
-    state: str
-    done: int = 0
-    units: int = 0
-    changes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        what = f"{self.step} ({self.output}): {self.state}"
-        if self.state == "interrupted":
-            what += (
-                f", {self.done} of {self.units} units" if self.units else ", before its first unit"
-            )
-        return "\n    changed: ".join([what, *self.changes])
 
 
 class ProcessingStep(ABC):
@@ -425,49 +387,3 @@ class ProcessingStep(ABC):
         except MissingInputError:
             now = dict.fromkeys(made.get("inputs", {}))
             return {**made, "config": self.config.result_keys(), "inputs": now}
-
-
-def registered_steps() -> list[str]:
-    """Names of the steps that entry points bring."""
-    return sorted(point.name for point in entry_points(group=STEP_GROUP))
-
-
-def find_step(name: str, where: str = "config") -> type[ProcessingStep]:
-    """Class of a step, by its entry point's name or as ``module:Class``.
-
-    Raises
-    ------
-    ConfigError
-        No such step; the message lists those that are known.
-    """
-    for point in entry_points(group=STEP_GROUP, name=name):
-        return _checked(point.load(), name, where)
-    if ":" not in name:
-        known = ", ".join(registered_steps())
-        raise ConfigError(f"{where}: unknown step {name}; known steps: {known}, or module:Class")
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{where}: step {name} cannot be imported: {error}") from error
-    return _checked(found, name, where)
-
-
-def _checked(found: Any, name: str, where: str) -> type[ProcessingStep]:
-    if not (isinstance(found, type) and issubclass(found, ProcessingStep)):
-        raise ConfigError(f"{where}: {name} is not a subclass of ProcessingStep")
-    return found
-
-
-def has_step(name: str) -> bool:
-    """Whether a section names a step that can be found."""
-    return ":" in name or name in registered_steps()
-
-
-__all__ = [
-    "ProcessingStep",
-    "StepStatus",
-    "find_step",
-    "has_step",
-    "registered_steps",
-]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from own_step import CountBright
 
-from scportrait_like import names, step
+from scportrait_like import names, step_registry
 from scportrait_like.errors import (
     ConfigError,
     MissingInputError,
@@ -21,6 +21,7 @@ from scportrait_like.errors import (
     WorkerDiedError,
 )
 from scportrait_like.project import Project
+from scportrait_like.run.rundir import RunDirectory
 from scportrait_like.steps.extraction import HDF5CellExtraction
 
 Array = np.ndarray[Any, Any]
@@ -63,13 +64,13 @@ def test_named_by_module_and_class(tmp_path: Path, image: Array, executor: str) 
 
 
 def test_named_by_entry_point(tmp_path: Path, image: Array, monkeypatch: Any) -> None:
-    point = metadata.EntryPoint("CountBright", "own_step:CountBright", step.STEP_GROUP)
+    point = metadata.EntryPoint("CountBright", "own_step:CountBright", step_registry.STEP_GROUP)
 
     def entry_points(group: str, name: str | None = None) -> list[metadata.EntryPoint]:
-        assert group == step.STEP_GROUP
+        assert group == step_registry.STEP_GROUP
         return [point] if name in (None, "CountBright") else []
 
-    monkeypatch.setattr(step, "entry_points", entry_points)
+    monkeypatch.setattr(step_registry, "entry_points", entry_points)
     project = make(tmp_path, image, "CountBright", threshold=7)
     project.run("CountBright")
     assert own(project).process() == counts(image, 7)
@@ -238,7 +239,7 @@ def test_killed_before_the_run_was_removed(tmp_path: Path, image: Array) -> None
     """The output has its name; the run directory is still there."""
     project = make(tmp_path, image)
     first = own(project)
-    removed = step.RunDirectory.remove
+    removed = RunDirectory.remove
     with pytest.MonkeyPatch.context() as patch:
 
         def remove(run: Any) -> None:
@@ -246,7 +247,7 @@ def test_killed_before_the_run_was_removed(tmp_path: Path, image: Array) -> None
                 raise KeyboardInterrupt
             removed(run)
 
-        patch.setattr(step.RunDirectory, "remove", remove)
+        patch.setattr(RunDirectory, "remove", remove)
         with pytest.raises(KeyboardInterrupt):
             first.process()
     run = tmp_path / "count_bright" / ".data.run"
