@@ -93,6 +93,11 @@ class Project(Inputs, Pictures):
         _refuse_classes(segmentation_f=segmentation_f, selection_f=selection_f)
         # Absolute, so that a script may change its working directory.
         self.project_location = Path(project_location).expanduser().absolute()
+        if "*" in str(self.project_location):
+            raise ProjectError(
+                f"{self.project_location}: dask takes a * in a path for a pattern; choose another "
+                "name for the folder"
+            )
         self.overwrite, self.debug = overwrite, debug
         self.executor = executor
         self.memory_limit = settings.memory_limit if memory_limit is None else memory_limit

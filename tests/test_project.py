@@ -173,12 +173,12 @@ def test_a_class_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_class_named_in_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_step.py").write_text(
+    (tmp_path / "its_step.py").write_text(
         "from scportrait_like.steps.extraction import HDF5CellExtraction\n"
         "class Own(HDF5CellExtraction):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    project = Project(tmp_path / "p", {"own_step:Own": {"image_size": 32}})
+    project = Project(tmp_path / "p", {"its_step:Own": {"image_size": 32}})
     assert list(project.steps) == ["Own"]
     assert project.steps["Own"][0].config.image_size == 32  # type: ignore[attr-defined]
 
@@ -426,3 +426,8 @@ def test_a_folder_that_another_program_made(
     assert path.is_file()
     assert project.h5sc.n_obs == rows
     assert [status.state for status in project.status()] == ["complete"]
+
+
+def test_a_star_in_the_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="takes a \\* in a path for a pattern"):
+        Project(tmp_path / "a*b")
