@@ -38,6 +38,9 @@ RUN_KEYS: Final = frozenset(
     }
 )
 
+# Share of the machine's or container's memory that is taken where nobody says how much.
+DEFAULT_SHARE: Final = 0.85
+
 _UNITS: Final = {"": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", re.IGNORECASE)
 
@@ -88,7 +91,8 @@ class StepConfig(BaseModel):
     max_inflight_result_batches
         At most so many units at once; default: calibrated.
     flush_every
-        Finished units between two lines of progress in the log, with the output flushed to disk.
+        Finished units between two lines of progress in the log, with the output flushed to the
+        disk.
     max_batch_size
         Cells worked on at once inside a unit.
     """
@@ -104,7 +108,7 @@ class StepConfig(BaseModel):
     executor: str | None = None
     cache: str | None = None
     memory_limit: ByteSize = None
-    target_ram_utilization: float = Field(0.85, gt=0, le=1)
+    target_ram_utilization: float = Field(DEFAULT_SHARE, gt=0, le=1)
     max_inflight_result_batches: int | None = Field(None, ge=1)
     flush_every: int | None = Field(None, ge=1)
     max_batch_size: int = Field(1000, ge=1)

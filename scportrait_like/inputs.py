@@ -40,7 +40,7 @@ class Inputs:
     def _loader(self, overwrite: bool | None) -> Iterator[Loader]:
         permitted = self.overwrite if overwrite is None else overwrite
         with self._writing("loading"):
-            yield Loader(self.filehandler, memory_budget(self.memory_limit, 0.85), permitted)
+            yield Loader(self.filehandler, memory_budget(self.memory_limit), permitted)
 
     def load_input_from_array(
         self,

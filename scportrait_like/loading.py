@@ -126,7 +126,7 @@ class Loader:
         name, revision = names.CENTERS_PREFIX + labels, element_identity(self.filehandler, labels)
         if name in self.filehandler and self.filehandler.revision(name) == revision:
             return
-        points = centers(labels_index(self.filehandler, labels))
+        points = centers(labels_index(self.filehandler, labels, self.budget))
         attributes = {names.REVISION: revision}
         self.filehandler.write_element(name, points, overwrite=True, attributes=attributes)
 

@@ -31,7 +31,7 @@ RUN_FILE: Final = "run.json"  # the fingerprint, beside a complete output and in
 LEDGER_FILE: Final = "ledger.parquet"
 UNITS_DIR: Final = "units"
 JOURNAL_FILE: Final = "journal.txt"
-PLAN_FILE: Final = "plan.npz"
+PLAN_FILE: Final = "plan.json"  # in the plan's folder; its last file, so it marks it whole
 OUTPUT_DIR: Final = "output"
 
 # Extraction

@@ -17,19 +17,18 @@ from scportrait_like.config import (
     parse_size,
     sections_of,
 )
-from scportrait_like.errors import ConfigError, InputError, ProjectError
+from scportrait_like.errors import ConfigError, InputError, MissingInputError, ProjectError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.inputs import Inputs
-from scportrait_like.log import log_to
 from scportrait_like.notes import Notes
 from scportrait_like.pictures import Pictures
-from scportrait_like.run.durable import committed, disk_errors
+from scportrait_like.run.durable import committed
 from scportrait_like.run.executors import check_executor_name
-from scportrait_like.run.lock import project_lock
 from scportrait_like.run.rundir import changes
 from scportrait_like.status import StepStatus
 from scportrait_like.step import ProcessingStep
 from scportrait_like.step_registry import find_step, has_step, registered_steps
+from scportrait_like.writing import writing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -215,17 +214,8 @@ class Project(Inputs, Pictures):
     @contextmanager
     def _writing(self, doing: str) -> Iterator[None]:
         """Hold the lock and write the log."""
-        try:
-            self.project_location.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ProjectError(f"{self.project_location} cannot be made: {error}") from error
-        with (
-            project_lock(self.project_location, doing),
-            log_to(self.project_location / names.LOG_FILE, self.debug),
-            disk_errors(self.project_location),
-        ):
+        with writing(self.filehandler, doing, self.debug):
             self._notes.hand_over()
-            self.filehandler.repair()
             yield
 
     def _write_notes(self) -> None:
@@ -273,15 +263,32 @@ class Project(Inputs, Pictures):
         ------
         ConfigError
             A step that is not in the config; the message lists those that are.
+        MissingInputError
+            What a step needs is absent or stale; the message names the call to make.
         """
-        wanted = [steps] if isinstance(steps, str) else list(steps or self.steps)
+        chosen = self.steps if steps is None else [steps] if isinstance(steps, str) else steps
+        wanted = list(chosen)
         if unknown := [name for name in wanted if name not in self.steps]:
             known = ", ".join(self.steps) or "none"
             raise ConfigError(f"unknown step {', '.join(unknown)}; steps of the config: {known}")
         self._write_notes()
         for name in _ordered(wanted, self.steps):
             for step in self.steps[name]:
+                self._check_needs(step, wanted)
                 step.process()
+
+    def _check_needs(self, step: ProcessingStep, wanted: list[str]) -> None:
+        """Refuse to run a step whose prerequisite is neither complete nor run before it."""
+        for needed in step.needs():
+            if needed in wanted:
+                continue
+            other = self._step(needed, self._first(needed, None))
+            state = other.status()[0]
+            if state.state != "complete":
+                raise MissingInputError(
+                    f"{step.name} needs {needed}, which is {state.state}; "
+                    f"{other.how_to_go_on(state.output)}"
+                )
 
     def status(self) -> list[StepStatus]:
         """How far each step is: absent, interrupted (k of n units), complete, stale."""

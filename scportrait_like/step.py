@@ -21,15 +21,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from scportrait_like import names
 from scportrait_like.config import ProjectConfig, StepConfig, load_config, parse_section
-from scportrait_like.errors import ConfigError, MissingInputError, ProjectError
+from scportrait_like.errors import ConfigError, MissingInputError, ProjectError, ScportraitLikeError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.identity import digest
 from scportrait_like.io.indexes import element_identity
@@ -39,10 +38,8 @@ from scportrait_like.io.placement import (
     place_folder,
     scratch_folder,
 )
-from scportrait_like.log import log_to
-from scportrait_like.run.durable import disk_errors, write_json
+from scportrait_like.run.durable import write_json
 from scportrait_like.run.executors import check_executor_name
-from scportrait_like.run.lock import project_lock
 from scportrait_like.run.memory import SCARCE, granted_cores, memory_budget, tune_allocator
 from scportrait_like.run.plan import Plan, Sink, Task
 from scportrait_like.run.rundir import (
@@ -54,6 +51,7 @@ from scportrait_like.run.rundir import (
 )
 from scportrait_like.run.runner import Resources, RunReport, run_units
 from scportrait_like.status import StepStatus
+from scportrait_like.writing import writing
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +112,11 @@ class ProcessingStep(ABC):
             if directory is None:
                 raise ProjectError(f"{self.name}: give directory or project_location")
             project_location = Path(directory).parent
-        self.project_location = Path(project_location)
-        self.directory = Path(directory) if directory else self.project_location / self.folder
+        # Absolute: a worker elsewhere has another working directory.
+        self.project_location = Path(project_location).expanduser().absolute()
+        self.directory = self.project_location / self.folder
+        if directory is not None:
+            self.directory = Path(directory).expanduser().absolute()
         self.config = self._parse(config, where)
         self.debug = debug or self.config.debug
         self.overwrite = overwrite
@@ -183,9 +184,9 @@ class ProcessingStep(ABC):
         """Name of the folder of a call's output."""
         return "data"
 
-    def repeat(self, call: Mapping[str, Any]) -> str:
+    def repeat(self, call: Mapping[str, Any], overwrite: bool = True) -> str:
         """How a user writes the call, for messages."""
-        return f"{self.name}.process(overwrite=True)"
+        return f"{self.name}.process({'overwrite=True' if overwrite else ''})"
 
     # Running
 
@@ -206,7 +207,7 @@ class ProcessingStep(ABC):
             Folder of the complete output.
         """
         output = self.directory / self.output_name(call)
-        with self.writing(self.name):
+        with writing(self.filehandler, self.name, self.debug):
             fingerprint = self.fingerprint(call)
             run = self._run_directory(output)
             clear_leftovers(output)
@@ -216,18 +217,6 @@ class ProcessingStep(ABC):
             self._open(run, fingerprint, call, overwrite)
             self._work(run, output, fingerprint, call)
         return output
-
-    @contextmanager
-    def writing(self, doing: str) -> Iterator[None]:
-        """Hold the project's lock and write its log."""
-        self.project_location.mkdir(parents=True, exist_ok=True)
-        with (
-            project_lock(self.project_location, doing),
-            log_to(self.project_location / names.LOG_FILE, self.debug),
-            disk_errors(self.project_location),
-        ):
-            self.filehandler.repair()
-            yield
 
     def fingerprint(self, call: Mapping[str, Any]) -> Fingerprint:
         """Everything that can change the result of a call."""
@@ -283,7 +272,8 @@ class ProcessingStep(ABC):
                 logger.info("%s: going on with %s", self.name, run.path)
                 run.clean()
                 return
-            if not self._may_replace(overwrite):
+            # A run without a finished unit is nobody's loss.
+            if run.finished() and not self._may_replace(overwrite):
                 raise refuse_stale(
                     f"the interrupted run {run.path}",
                     changes(there, fingerprint),
@@ -295,7 +285,14 @@ class ProcessingStep(ABC):
     def _cache(self, run: RunDirectory) -> Path | None:
         if self.config.cache is None:
             return None
-        return Path(self.config.cache) / f"scportrait_like-{digest(str(run.path.resolve()))}"
+        cache = Path(self.config.cache) / f"scportrait_like-{digest(str(run.path.resolve()))}"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"section {self.name}: key cache: {self.config.cache!r} cannot be used: {error}"
+            ) from error
+        return cache
 
     def _work(
         self, run: RunDirectory, output: Path, fingerprint: Fingerprint, call: Mapping[str, Any]
@@ -304,16 +301,27 @@ class ProcessingStep(ABC):
         if resources.budget < SCARCE:
             tune_allocator()  # for the plan too: it may read a mask
         if not run.has_plan():
-            self.plan(call).save(run.plan_path)
+            try:
+                plan = self.plan(call)
+            except ScportraitLikeError:
+                run.remove()  # what cannot be planned was never begun
+                raise
+            plan.save(run.plan_path)
         plan = run.plan()
+        task = self.task(plan, run)
         run.output_path.mkdir()
         sink = self.sink(plan, run.output_path, call)
-        self.report = run_units(run, plan, self.task(plan, run), sink, resources)
+        self.report = run_units(run, plan, task, sink, resources)
         write_json(run.output_path / names.RUN_FILE, fingerprint)
         flush_tree(run.output_path)
         with scratch_folder(output) as scratch:
             place_folder(run.output_path, output, scratch)
         run.remove()
+
+    def budget(self) -> int:
+        """Bytes that the process tree may take."""
+        limit = self.config.memory_limit or self.memory_limit
+        return memory_budget(limit, self.config.target_ram_utilization)
 
     def resources(self) -> Resources:
         """What the run may use, from the config and the step's arguments."""
@@ -326,12 +334,11 @@ class ProcessingStep(ABC):
                 config.threads,
                 cores,
             )
-        limit = config.memory_limit or self.memory_limit
         return Resources(
             executor=self.executor or config.executor,
             prefers=self.prefers,
             workers=min(config.threads or cores, cores),
-            budget=memory_budget(limit, config.target_ram_utilization),
+            budget=self.budget(),
             batch_size=config.max_batch_size,
             at_most=config.max_inflight_result_batches,
             flush_every=config.flush_every,
@@ -356,8 +363,10 @@ class ProcessingStep(ABC):
     def how_to_go_on(self, output: str) -> str:
         """Tell a user who misses an output what state it is in, and the call to make."""
         status = self._status(output)
-        call = (read_fingerprint(self.directory / output) or {}).get("call", {})
-        again = self.repeat(call).replace(", overwrite=True", "").replace("overwrite=True", "")
+        path = self.directory / output
+        made = self._run_directory(path).fingerprint() or read_fingerprint(path) or {}
+        call = made.get("call", {})
+        again = self.repeat(call, overwrite=False)
         if status.state == "interrupted":
             return f"its run was interrupted ({status}): run {again} again, it goes on"
         if status.state == "absent":

@@ -15,24 +15,22 @@ from pydantic import BeforeValidator, Field
 from scportrait_like import names
 from scportrait_like.config import StepConfig
 from scportrait_like.errors import InputError, MissingInputError, ShapeError
-from scportrait_like.io.h5sc import H5scFacts, H5scWriter
+from scportrait_like.io.extraction_output import ExtractionSink, ledger_arrays
+from scportrait_like.io.h5sc import H5scFacts
 from scportrait_like.io.indexes import labels_index
-from scportrait_like.io.ledger import Ledger, Reason, State
 from scportrait_like.kernels import Normalisation, Plain, Quantiles, Scale, warm_up
 from scportrait_like.raster.cutting import PortraitTask
 from scportrait_like.raster.index import CellIndex
 from scportrait_like.raster.portraits import (
-    Pick,
+    box_pixels,
     cell_boxes,
     pick_cells,
     plan_portraits,
 )
 from scportrait_like.raster.sources import ZarrSource
 from scportrait_like.raster.tiles import tile_grid
-from scportrait_like.run.durable import sync_file
-from scportrait_like.run.plan import Plan, Sink, Task, Unit
+from scportrait_like.run.plan import Plan, Sink, Task
 from scportrait_like.run.rundir import RunDirectory
-from scportrait_like.run.unitfile import UnitReader
 from scportrait_like.step import ProcessingStep
 
 logger = logging.getLogger(__name__)
@@ -160,12 +158,16 @@ class HDF5CellExtraction(ProcessingStep):
     def _call(partial: bool, n_cells: int | None, seed: int, folder: str | None) -> dict[str, Any]:
         if folder is not None and (not folder or "/" in folder or folder.startswith(".")):
             raise InputError(f"output_folder_name {folder!r} is no plain folder name")
+        if folder == names.EXTRACTION_DATA:
+            folder = None
         if not partial:
             if n_cells:
                 raise InputError(f"n_cells={n_cells} picks cells only with partial=True")
             return {"folder": folder} if folder else {}
         if n_cells is None or n_cells <= 0:
             raise InputError(f"partial=True needs n_cells above zero, not {n_cells}")
+        if seed < 0:
+            raise InputError(f"seed {seed} is not allowed: numpy takes none below zero")
         return {"partial": True, "n_cells": int(n_cells), "seed": int(seed), "folder": folder}
 
     def output_name(self, call: Mapping[str, Any]) -> str:
@@ -175,12 +177,13 @@ class HDF5CellExtraction(ProcessingStep):
             return f"partial_{name}_ncells_{call['n_cells']}_seed_{call['seed']}"
         return str(name)
 
-    def repeat(self, call: Mapping[str, Any]) -> str:
+    def repeat(self, call: Mapping[str, Any], overwrite: bool = True) -> str:
         """How a user writes the call."""
         words = {key: call[key] for key in ("partial", "n_cells", "seed") if key in call}
         if call.get("folder"):
             words["output_folder_name"] = call["folder"]
-        words["overwrite"] = True
+        if overwrite:
+            words["overwrite"] = True
         return f"project.extract({', '.join(f'{k}={v!r}' for k, v in words.items())})"
 
     # Inputs
@@ -223,7 +226,14 @@ class HDF5CellExtraction(ProcessingStep):
     def _channels(self) -> tuple[tuple[int, str], ...]:
         """Positions and names of the channels that are cut."""
         known = self.filehandler.channel_names(self.config.image)
-        wanted = self.config.channels or known
+        wanted = self.config.channels
+        if wanted is None:
+            return tuple(enumerate(known))
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise InputError(
+                f"section {self.name}: key channels: {wanted!r} is not allowed: give each channel "
+                "once, or leave the key out for all"
+            )
         if missing := [name for name in wanted if name not in known]:
             raise InputError(
                 f"section {self.name}: key channels: {', '.join(missing)} not in the image; it has "
@@ -253,7 +263,8 @@ class HDF5CellExtraction(ProcessingStep):
     def plan(self, call: Mapping[str, Any]) -> Plan:
         """Pick the cells, and cut the work into tiles."""
         image, masks = self._sources()
-        indexes = [labels_index(self.filehandler, name) for name in self.masks()]
+        budget = self.budget()
+        indexes = [labels_index(self.filehandler, name, budget) for name in self.masks()]
         main, size = indexes[0], self.config.image_size
         n_cells = call.get("n_cells")
         if len(main) == 0:
@@ -276,22 +287,23 @@ class HDF5CellExtraction(ProcessingStep):
         plan = plan_portraits(ids, centres, boxes, grid)
         plan.arrays["grid"] = np.array([grid.shape, grid.edges])
         plan.arrays["ids"] = ids
-        plan.arrays.update(_ledger_arrays(pick, indexes))
+        plan.arrays.update(ledger_arrays(pick, indexes))
         return self._costs(plan, image, masks)
 
     def _costs(self, plan: Plan, image: ZarrSource, masks: list[ZarrSource]) -> Plan:
         """Project memory and time of the units."""
-        grid, boxes = plan.arrays["grid"], plan.arrays["cell_box"]
-        pixels = int(grid[1].prod())
+        pixels = int(plan.arrays["grid"][1].prod())
         planes = len(self._channels()) + len(masks)
-        sides = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-        cells = [slice(*unit.what["cells"]) for unit in plan.units if "tile" in unit.what]
-        in_boxes = max((int(sides[rows].sum()) for rows in cells), default=0)
+        in_boxes = _most_pixels(plan, 0, plan.arrays["cell_box"])
+        in_joins = _most_pixels(plan, 1, plan.arrays["border_box"])
         # While labels are read: their bytes twice (decoded chunks, region), and once as 64 bits;
         # while channels are: chunk and region. The boxes' bits and float64 masks stay all along.
         label_bytes = pixels * (2 * max(mask.dtype.itemsize for mask in masks) + 8)
         plane_bytes = pixels * 2 * image.dtype.itemsize * min(image.chunks[0], image.shape[0])
-        unit_bytes = max(label_bytes, plane_bytes) + in_boxes * (8 * len(masks) + 2) + (16 << 20)
+        tile_bytes = max(label_bytes, plane_bytes) + in_boxes * (8 * len(masks) + 2)
+        # A join holds the boxes' masks, and one channel as fragments and joined.
+        join_bytes = in_joins * (8 * len(masks) + 1 + 2 * image.dtype.itemsize)
+        unit_bytes = max(tile_bytes, join_bytes) + (16 << 20)
         picture = 2 * self.config.image_size**2
         seconds = (
             plan.facts["n_cells"] * planes * _SECONDS_A_PLANE * max(1.0, picture / 8192) ** 0.5
@@ -338,6 +350,13 @@ class HDF5CellExtraction(ProcessingStep):
         return ExtractionSink(plan, output, facts)
 
 
+def _most_pixels(plan: Plan, stage: int, boxes: NDArray[np.int64]) -> int:
+    """Pixels in the boxes of the unit of a stage that has the most."""
+    pixels = box_pixels(boxes)
+    cells = [slice(*unit.what["cells"]) for unit in plan.units if unit.stage == stage]
+    return max((int(pixels[rows].sum()) for rows in cells), default=0)
+
+
 def _boxes_of(index: CellIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bounding boxes of some ids; zeros (an empty box) for those that the mask does not hold."""
     boxes = np.zeros((len(ids), 4), np.int64)
@@ -346,58 +365,3 @@ def _boxes_of(index: CellIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         found = index.ids[at] == ids
         boxes[found] = index.box[at[found]]
     return boxes
-
-
-def _ledger_arrays(pick: Pick, indexes: list[CellIndex]) -> dict[str, NDArray[Any]]:
-    """What becomes of every id of all masks, as far as the plan knows."""
-    main, others = indexes[0], indexes[1:]
-    ids = np.unique(np.concatenate([index.ids for index in indexes]))
-    at = np.searchsorted(ids, main.ids)
-    state = np.full(len(ids), State.DROPPED, np.int8)
-    reason = np.full(len(ids), Reason.NO_NUCLEUS, np.int8)
-    kept = np.where(pick.dropped, State.DROPPED, State.WRITTEN)
-    state[at] = np.where(pick.selected, kept, State.NOT_SELECTED)
-    reason[at] = np.where(pick.selected & pick.dropped, Reason.BORDER, Reason.NONE)
-    for other in others:
-        lacking = (state == State.WRITTEN) & ~np.isin(ids, other.ids)
-        reason[lacking] = Reason.NO_CYTOSOL
-    return {"ledger_id": ids, "ledger_state": state, "ledger_reason": reason}
-
-
-class ExtractionSink:
-    """Places the pictures of finished units, and keeps the ledger."""
-
-    def __init__(self, plan: Plan, output: Path, facts: H5scFacts) -> None:
-        self._plan, self._output = plan, output
-        self._writer = H5scWriter(output / names.H5SC_FILE, facts, np.asarray(plan.arrays["ids"]))
-        arrays = plan.arrays
-        self._ledger = Ledger(
-            np.asarray(arrays["ledger_id"]),
-            np.asarray(arrays["ledger_state"]),
-            np.asarray(arrays["ledger_reason"]),
-        )
-
-    def add(self, unit: Unit, result: UnitReader) -> None:
-        """Place one unit's pictures."""
-        kind = "cell" if "tile" in unit.what else "border"
-        rows = slice(*unit.what["cells"])
-        self._writer.add(np.asarray(self._plan.arrays[f"{kind}_row"][rows]), result)
-        self._ledger.credit(np.asarray(self._plan.arrays[f"{kind}_id"][rows]), unit.name)
-        # To the disk while workers compute: at the end there would be nothing left to do beside.
-        sync_file(self._output / names.H5SC_FILE)
-
-    def flush(self) -> None:
-        """Hand what was placed to the system."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Complete the file, and write what became of every id."""
-        self._writer.close()
-        self._ledger.save(self._output / names.LEDGER_FILE)
-        dropped = self._ledger.ids[self._ledger.states == State.DROPPED]
-        text = "\n".join(map(str, dropped.tolist()))
-        (self._output / names.REMOVED_FILE).write_text(text)
-
-    def abort(self) -> None:
-        """Close the unfinished file."""
-        self._writer.close()

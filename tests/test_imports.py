@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "io": STORE,
     "filehandler": STORE,
     "loading": STORE,
-    "step": STORE,
+    "writing": STORE,
+    "step": STORE | {"writing"},
     "step_registry": {"errors", "step"},
     "steps": ENGINE,
     "settings": {"errors", "config"},
@@ -42,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": ENGINE | {"plot", "report"},
     "report": ENGINE | {"plot"},
     "inputs": STORE | {"loading"},
-    "project": ENGINE | {"inputs", "pictures", "step_registry"},
+    "project": ENGINE | {"inputs", "pictures", "step_registry", "writing"},
     "cli": ENGINE | {"project", "plot", "datasets", "project_templates", "report", "settings", ""},
     "project_templates": {""},
     # The door is above all; it imports lazily, and for type checkers.

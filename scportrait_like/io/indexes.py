@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
+from typing import Final
 
 from scportrait_like import names
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.identity import digest, files_identity
-from scportrait_like.raster.index import CellIndex, build_index
+from scportrait_like.kernels import LabelPartials
+from scportrait_like.raster.index import CellIndex, IndexTile, build_index
 from scportrait_like.raster.sources import ZarrSource
+from scportrait_like.raster.tiles import TileGrid, tile_grid
+from scportrait_like.run.bounded import bounded_map
 from scportrait_like.run.durable import committed
-from scportrait_like.run.memory import granted_cores
+from scportrait_like.run.memory import MARGIN, granted_cores, memory_budget, tree_memory
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +34,38 @@ def index_path(filehandler: FileHandler, name: str) -> Path:
     return filehandler.directory / names.INDEX_DIR / f"{name}-{identity}.parquet"
 
 
-def labels_index(filehandler: FileHandler, name: str) -> CellIndex:
+# A tile is held as decoded chunks and as the array of them; what is found in it is small beside.
+_COPIES: Final = 3
+
+
+def labels_index(filehandler: FileHandler, name: str, budget: int | None = None) -> CellIndex:
     """Cell index of a labels element; read where it is stored, else made in one pass and stored.
 
     The caller holds the project's lock.
+
+    Parameters
+    ----------
+    filehandler
+        Of the project.
+    name
+        Of the element.
+    budget
+        Bytes for the process tree; default as in `memory_budget`.
     """
     path = index_path(filehandler, name)
     if path.is_file():
         return CellIndex.load(path)
     source = ZarrSource.open(filehandler.array_path(name))
-    with ThreadPoolExecutor(granted_cores()) as pool:
-        index = build_index(source, name, pool.map)
+    grid = tile_grid((source.shape[0], source.shape[1]), (source.chunks[0], source.chunks[1]))
+    room = int((budget or memory_budget()) * (1 - MARGIN)) - tree_memory()
+    tile_bytes = _COPIES * prod(grid.edges) * source.dtype.itemsize
+    workers = max(1, min(granted_cores(), room // tile_bytes))
+    with ThreadPoolExecutor(workers) as pool:
+
+        def mapped(work: IndexTile, tiles: TileGrid) -> Iterator[LabelPartials]:
+            return bounded_map(pool, work, tiles, workers)
+
+        index = build_index(source, name, mapped, grid)
     store_index(filehandler, name, index)
     return index
 

@@ -103,12 +103,12 @@ def clear_leftovers(target: Path) -> list[Path]:
 def place_folder(
     new: Path, target: Path, scratch: Path, hide: Callable[[], object] | None = None
 ) -> None:
-    """Rename the flushed folder `new` to `target`; one that is there ends in `scratch`.
+    """Rename the flushed folder `new` to `target`; one that is there takes the place of `new`.
 
     Parameters
     ----------
     new
-        A folder within `scratch`.
+        A folder on the same file system, flushed.
     target
         Where it belongs; its parent exists.
     scratch

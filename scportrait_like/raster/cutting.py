@@ -319,7 +319,7 @@ def _part_of(values: NDArray[Any], _: _Cells, flat: slice) -> NDArray[Any]:
 
 def _check_range(values: NDArray[Any], mask: NDArray[np.float64], channel: str) -> None:
     seen = values[mask > 0]
-    wrong = seen[(seen < 0) | (seen > 1)]
+    wrong = seen[~((seen >= 0) & (seen <= 1))]  # NaN is wrong too
     if wrong.size:
         raise InputError(
             f"channel {channel} holds {wrong[0]} inside a cell, but without normalisation an image "

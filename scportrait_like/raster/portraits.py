@@ -9,6 +9,7 @@ stage joins them. So every chunk is decoded once, whatever the window.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,9 @@ from scportrait_like.raster.tiles import TileGrid
 from scportrait_like.run.plan import Plan, Unit
 
 REACH: Final = 4  # pixels: a blur of sigma 1, cut at 4 sigma
-JOIN_CELLS: Final = 2000  # border cells a unit of the second stage
+# Border cells, and pixels of their boxes, of a unit of the second stage; all are held at once.
+JOIN_CELLS: Final = 2000
+JOIN_PIXELS: Final = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,23 @@ def plan_portraits(
         for tile in range(len(grid))
         if cell_starts[tile] < cell_starts[tile + 1] or part_starts[tile] < part_starts[tile + 1]
     ]
-    for number, start in enumerate(range(0, len(outer), JOIN_CELLS)):
-        cells = [start, min(start + JOIN_CELLS, len(outer))]
+    for number, cells in enumerate(_joins(boxes[outer])):
         units.append(Unit(f"join-{number:06d}", 1, {"cells": cells}))
-    facts = {"grid": [list(grid.shape), list(grid.edges)], "n_cells": len(ids)}
-    return Plan(units, arrays, facts)
+    return Plan(units, arrays, {"n_cells": len(ids)})
+
+
+def _joins(boxes: NDArray[np.int64]) -> list[list[int]]:
+    """Cut the border cells into units of at most so many cells, and about so many pixels."""
+    ends = np.cumsum(box_pixels(boxes))
+    group = np.maximum(np.arange(len(boxes)) // JOIN_CELLS, ends // JOIN_PIXELS)
+    starts = [*np.flatnonzero(np.diff(group, prepend=-1)).tolist(), len(boxes)]
+    return [list(cells) for cells in pairwise(starts)]
+
+
+def box_pixels(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pixels of each box (n, 4)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return sides[:, 0] * sides[:, 1]
 
 
 def _locate(
@@ -228,7 +243,7 @@ def _fragments(
     order = np.argsort(tile, kind="stable")
     tile, cell = tile[order], cell[order]
     box = np.concatenate([low, high], axis=1)[order]
-    pixels = (box[:, 2:] - box[:, :2]).prod(axis=1)
+    pixels = box_pixels(box)
     ends = np.cumsum(pixels)
     starts = ends - pixels
     leads = np.searchsorted(tile, tile)  # the first fragment of each one's tile

@@ -251,16 +251,20 @@ class SelectSource:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """One channel at a time: neighbours here may lie in other chunks there."""
-        return (1, *self.source.chunks[1:])
+        """One channel where each has chunks of its own, else all: neighbours may lie anywhere."""
+        together = 1 if self.source.chunks[0] == 1 else len(self.positions)
+        return (together, *self.source.chunks[1:])
 
     def read(self, region: Region) -> NDArray[Any]:
         """Read a region of each selected channel."""
-        planes = [
-            self.source.read((slice(channel, channel + 1), *region[1:]))
-            for channel in self.positions[region[0]]
+        wanted = list(self.positions[region[0]])
+        if self.source.chunks[0] == 1:
+            planes = [self.source.read((slice(c, c + 1), *region[1:])) for c in wanted]
+            return np.concatenate(planes)
+        first = min(wanted)
+        return self.source.read((slice(first, max(wanted) + 1), *region[1:]))[
+            [channel - first for channel in wanted]
         ]
-        return np.concatenate(planes)
 
 
 def source_of(array: Any) -> Source:

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -48,10 +49,13 @@ def project_lock(folder: Path, doing: str) -> Iterator[None]:
             "the lock goes with its owner"
         ) from None
     except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise
         raise ProjectError(f"the project folder {folder} cannot be written: {error}") from error
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "doing": doing}
-        note.write_text(json.dumps(owner))
+        with suppress(OSError):  # it is for a message only, and a full disk has no room for it
+            note.write_text(json.dumps(owner))
         yield
     finally:
         note.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from typing import Final
 import psutil
 
 from scportrait_like import settings
-from scportrait_like.config import parse_size
+from scportrait_like.config import DEFAULT_SHARE, parse_size
 from scportrait_like.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def granted_cores() -> int:
     return os.cpu_count() or 1
 
 
-def memory_budget(limit: int | str | None, share: float) -> int:
+def memory_budget(limit: int | str | None = None, share: float = DEFAULT_SHARE) -> int:
     """Bytes that the process tree may take.
 
     Parameters

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scportrait_like import names
 from scportrait_like.run.durable import sync_file, write_json
 from scportrait_like.run.unitfile import UnitReader, UnitWriter
 
@@ -79,12 +80,12 @@ class Plan:
             "row_bytes": self.row_bytes,
             "seconds": self.seconds,
         }
-        write_json(directory / "plan.json", content)
+        write_json(directory / names.PLAN_FILE, content)
 
     @classmethod
     def load(cls, directory: Path) -> Plan:
         """Read a stored plan; the arrays are memory maps."""
-        content = json.loads((directory / "plan.json").read_text())
+        content = json.loads((directory / names.PLAN_FILE).read_text())
         return cls(
             [Unit(name, stage, what) for name, stage, what in content["units"]],
             load_arrays(directory, content["arrays"]),

@@ -31,7 +31,7 @@ from scportrait_like.run.plan import Plan
 Fingerprint = dict[str, Any]
 
 _PLAN: Final = "plan"
-_CACHE_FILE: Final = "units_path.txt"
+_CACHE_FILE: Final = "units_path.json"
 _RUNNING: Final = "running-"
 
 
@@ -51,11 +51,18 @@ class RunDirectory:
 
     @property
     def units_path(self) -> Path:
-        """Folder of the finished units: here, or where the run was told to keep them."""
+        """Folder of the finished units: here, or where the run was told to keep them.
+
+        It is removed with the run, so a file that was cut short, or came here with a copy of the
+        folder and names another run's units, is not believed.
+        """
         try:
-            return Path((self.path / _CACHE_FILE).read_text())
-        except FileNotFoundError:
+            kept = json.loads((self.path / _CACHE_FILE).read_text())
+        except (FileNotFoundError, ValueError):
             return self.path / names.UNITS_DIR
+        if kept["run"] != str(self.path.resolve()):
+            return self.path / names.UNITS_DIR
+        return Path(kept["units"])
 
     def exists(self) -> bool:
         """Whether a run was started and not completed."""
@@ -78,14 +85,15 @@ class RunDirectory:
         self.remove()
         self.path.mkdir(parents=True)
         if cache is not None:
-            (self.path / _CACHE_FILE).write_text(str(cache.resolve()))
+            kept = {"units": str(cache.resolve()), "run": str(self.path.resolve())}
+            write_json(self.path / _CACHE_FILE, kept)
             shutil.rmtree(cache, ignore_errors=True)
         self.units_path.mkdir(parents=True)
         write_json(self.path / names.RUN_FILE, fingerprint)
 
     def has_plan(self) -> bool:
         """Whether the plan was stored whole."""
-        return (self.plan_path / "plan.json").is_file()
+        return (self.plan_path / names.PLAN_FILE).is_file()
 
     def plan(self) -> Plan:
         """Return the stored plan."""
@@ -135,7 +143,7 @@ class RunDirectory:
         """Finished units and units in all; (0, 0) before the plan is stored."""
         if not self.has_plan():
             return 0, 0
-        units = json.loads((self.plan_path / "plan.json").read_text())["units"]
+        units = json.loads((self.plan_path / names.PLAN_FILE).read_text())["units"]
         return len(self.finished()), len(units)
 
     def clean(self) -> None:

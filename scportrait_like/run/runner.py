@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -31,10 +30,11 @@ from scportrait_like.run.executors import (
     workers_of,
 )
 from scportrait_like.run.memory import MB, MemoryWatch, release_freed, tune_allocator
+from scportrait_like.run.placer import Placer
 from scportrait_like.run.plan import Plan, Sink, Task, Unit
 from scportrait_like.run.progress import Progress
 from scportrait_like.run.rundir import RunDirectory
-from scportrait_like.run.unitfile import UnitReader, UnitWriter
+from scportrait_like.run.unitfile import UnitWriter
 from scportrait_like.run.window import Window
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,11 @@ def run_units(
             window = _window(choice, plan, resources, watch.now)
         if window.tight:
             tune_allocator()
-        lane = open_lane(choice, window.size, window.tight)
+        try:
+            lane = open_lane(choice, window.size, window.tight)
+        except BaseException:
+            sink.abort()
+            raise
         report = RunReport(workers=min(window.size, lane.workers), executor=lane.name)
         _Run(run, plan, task, sink, lane, window, watch, report, resources.flush_every).go()
     report.seconds = time.perf_counter() - began
@@ -148,6 +152,8 @@ def run_units(
         report.peak // MB,
         resources.budget // MB,
     )
+    if report.peak > resources.budget:
+        logger.warning("more memory was taken than granted: see the figures above")
     return report
 
 
@@ -207,8 +213,13 @@ class _Run:
     def go(self) -> None:
         finished = self.run.finished()
         self.report.resumed = sum(unit.name in finished for unit in self.plan.units)
-        mark = self.run.begin()
-        placer = _Placer(self.run, self.plan.units, self.sink, finished, self.flush_every)
+        try:
+            mark = self.run.begin()
+        except BaseException:
+            self.lane.kill()
+            self._abort_sink()
+            raise
+        placer = Placer(self.run, self.plan.units, self.sink, finished, self.flush_every)
         try:
             with Progress(len(self.plan.units), self.report.resumed) as progress:
                 for _, stage in groupby(self.plan.units, key=lambda unit: unit.stage):
@@ -225,7 +236,7 @@ class _Run:
         self.lane.close()
 
     def _run_stage(
-        self, units: Iterable[Unit], mark: Path, placer: _Placer, progress: Progress
+        self, units: Iterable[Unit], mark: Path, placer: Placer, progress: Progress
     ) -> None:
         queue = deque(units)
         while queue or self.flying:
@@ -346,63 +357,3 @@ def execute(task: Task, unit: Unit, orders: Orders) -> Mapping[str, float]:
     parts["seconds.work"] = worked - began
     parts["seconds.commit"] = time.perf_counter() - worked
     return parts
-
-
-class _Placer:
-    """Hands finished units to the sink, in the plan's order, in a thread of its own."""
-
-    def __init__(
-        self,
-        run: RunDirectory,
-        units: list[Unit],
-        sink: Sink,
-        finished: set[str],
-        flush_every: int | None,
-    ) -> None:
-        self._run, self._units, self._sink = run, units, sink
-        self._done = set(finished)
-        self._flush_every = flush_every
-        self._turn = threading.Condition()
-        self._aborted = False
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._place, name="placer")
-        self._thread.start()
-
-    def finished(self, unit: Unit) -> None:
-        with self._turn:
-            self._done.add(unit.name)
-            self._turn.notify()
-
-    def check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def finish(self) -> None:
-        """Wait until the sink has taken every unit and is complete."""
-        self._thread.join()
-        self.check()
-
-    def abort(self) -> None:
-        with self._turn:
-            self._aborted = True
-            self._turn.notify()
-        self._thread.join()
-
-    def _place(self) -> None:
-        try:
-            with disk_errors(self._run.output_path):
-                for count, unit in enumerate(self._units, 1):
-                    if not self._await(unit.name):
-                        return
-                    self._sink.add(unit, UnitReader(self._run.unit_file(unit.name)))
-                    if self._flush_every and count % self._flush_every == 0:
-                        self._sink.flush()
-                        logger.info("%d of %d units in the output", count, len(self._units))
-                self._sink.close()
-        except BaseException as error:  # noqa: BLE001 - raised again in the parent's thread
-            self._error = error
-
-    def _await(self, unit: str) -> bool:
-        with self._turn:
-            self._turn.wait_for(lambda: self._aborted or unit in self._done)
-            return not self._aborted

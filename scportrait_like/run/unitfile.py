@@ -73,11 +73,11 @@ class UnitReader:
     def __contains__(self, name: str) -> bool:
         return name in self._directory
 
-    def names(self) -> list[str]:
-        """Names in the order in which they were written."""
-        return list(self._directory)
-
     def __getitem__(self, name: str) -> NDArray[Any]:
+        # Pages that were touched count as taken memory, and what was read before is done with; a
+        # view that still looks there gets them back from the file.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
         offset, dtype, shape = self._directory[name]
         count = int(np.prod(shape, dtype=np.int64))
         flat = np.frombuffer(self._map, np.dtype(dtype), count, offset)

@@ -60,7 +60,7 @@ class Window:
     def per_unit(self) -> int:
         """Bytes of one unit in flight, by the best knowledge so far."""
         work = self.unit_bytes + self.row_bytes * self.batch_size
-        return int(work * self._factor) + (WORKER_BYTES if self.separate else 0)
+        return max(1, int(work * self._factor) + (WORKER_BYTES if self.separate else 0))
 
     @property
     def room(self) -> int:
@@ -117,7 +117,7 @@ class Window:
         measured = (peak - self.baseline) / self.size
         work = measured - (WORKER_BYTES if self.separate else 0)
         projected = self.per_unit
-        factor = work / (self.unit_bytes + self.row_bytes * self.batch_size)
+        factor = work / max(1, self.unit_bytes + self.row_bytes * self.batch_size)
         if self.calibrated and factor <= self._factor * _NOTABLE:
             return False
         self.calibrated = True
