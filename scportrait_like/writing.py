@@ -9,7 +9,7 @@ from scportrait_like import names
 from scportrait_like.errors import ProjectError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.log import log_to
-from scportrait_like.run.durable import disk_errors
+from scportrait_like.run.durable import FULL, disk_errors
 from scportrait_like.run.lock import project_lock
 
 
@@ -39,7 +39,9 @@ def writing(filehandler: FileHandler, doing: str, debug: bool = False) -> Iterat
     with disk_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
+            if error.errno in FULL:
+                raise
             raise ProjectError(f"{folder} cannot be made: {error}") from error
         with project_lock(folder, doing), log_to(folder / names.LOG_FILE, debug):
             filehandler.repair()

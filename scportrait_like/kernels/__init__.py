@@ -39,9 +39,10 @@ __all__ = [
 
 
 def warm_up(dtype: npt.DTypeLike, labels_dtype: npt.DTypeLike = np.uint32) -> None:
-    """Compile (or load from numba's cache) every kernel, for images and labels of these dtypes.
+    """Compile (or load from numba's cache) what makes pictures, for these dtypes.
 
-    Call it once before workers start: then they only load.
+    Call it once before workers start: then they only load. (`label_partials` and `merge_partials`
+    run where a mask is indexed, in the parent.)
     """
     size = 4
     labels = np.ones((size, size), np.dtype(labels_dtype))
@@ -49,7 +50,6 @@ def warm_up(dtype: npt.DTypeLike, labels_dtype: npt.DTypeLike = np.uint32) -> No
     boxes = np.array([[0, 0, size, size]], np.int64)
     offsets = ragged_offsets(boxes)
     pixels = size * size
-    merge_partials([label_partials(labels[None])])
     bits = np.empty(pixels, np.uint8)
     cut_masks(labels, np.ones(1, np.int64), boxes, offsets, bits)
     fill_holes(bits, boxes, offsets)

@@ -9,9 +9,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from scportrait_like.errors import DiskFullError
+
+# No space left, or a quota is used up.
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -20,7 +23,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, DiskFullError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, DiskFullError) or error.errno not in FULL:
             raise
         raise DiskFullError(
             f"no space left on the device while writing {path}. Nothing that was finished is lost: "

@@ -11,13 +11,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from scportrait_like import names
 from scportrait_like.errors import ProjectError, ProjectLockedError
+from scportrait_like.run.durable import FULL
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def project_lock(folder: Path, doing: str) -> Iterator[None]:
             "the lock goes with its owner"
         ) from None
     except OSError as error:
-        if error.errno in (ENOSPC, EDQUOT):
+        if error.errno in FULL:
             raise
         raise ProjectError(f"the project folder {folder} cannot be written: {error}") from error
     try:
