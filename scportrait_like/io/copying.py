@@ -111,7 +111,7 @@ class _CopyRegion:
         with self.lock:
             write_region(self.target, region, pixels)
         if channels is None:
-            return index_labels(pixels, (tile.y0, tile.x0), self.what)
+            return index_labels(pixels, (tile.start[0], tile.start[1]), self.what)
         return None
 
 
@@ -272,7 +272,7 @@ def _plan_copy(source: Source, what: str, budget: int) -> _CopyPlan:
     if 2 * workers * unit_bytes > room:
         tune_allocator()
     areas = [(y, x) for y in _pairs(cuts[0]) for x in _pairs(cuts[1])]
-    tiles = [Tile(n, y[0], x[0], y[1], x[1]) for n, (y, x) in enumerate(areas)]
+    tiles = [Tile(n, (y[0], x[0]), (y[1], x[1])) for n, (y, x) in enumerate(areas)]
     if len(source.shape) == 2:
         return _CopyPlan([(tile, None) for tile in tiles], chunks, aligned, unit_bytes, workers)
     exact = isinstance(source, DaskSource)

@@ -140,7 +140,7 @@ class _Work:
         cells = self._cells(arrays, "cell", slice(*unit.what["cells"]), tile)
         parts = slice(*unit.what["parts"])
         ids = arrays["border_id"][arrays["part_cell"][parts]]
-        corner = np.array([tile.y0, tile.x0, tile.y0, tile.x0])
+        corner = np.tile(tile.start, 2)
         boxes = np.ascontiguousarray(arrays["part_box"][parts] - corner)
         fragments = _Cells(np.ascontiguousarray(ids), boxes, boxes[:, :2], ragged_offsets(boxes))
         blurred = [
@@ -173,7 +173,7 @@ class _Work:
     def _cells(
         self, arrays: Mapping[str, NDArray[Any]], name: str, rows: slice, tile: Tile | None
     ) -> _Cells:
-        origin = np.array([tile.y0, tile.x0]) if tile else np.zeros(2, np.int64)
+        origin = np.array(tile.start) if tile else np.zeros(2, np.int64)
         boxes = arrays[f"{name}_box"][rows] - np.tile(origin, 2)
         corners = arrays[f"{name}_centre"][rows] - self.task.size // 2 - origin
         ids = np.array(arrays[f"{name}_id"][rows])

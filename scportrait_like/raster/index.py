@@ -150,7 +150,9 @@ class IndexTile:
 
     def __call__(self, tile: Tile) -> LabelPartials:
         """Read the tile and index it."""
-        return index_labels(self.labels.read(tile.region), (tile.y0, tile.x0), self.what)
+        return index_labels(
+            self.labels.read(tile.region), (tile.start[0], tile.start[1]), self.what
+        )
 
 
 def build_index(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,65 +15,57 @@ _LARGEST_COMMON: Final = 8192
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of pixels, half open.
+    """A box of pixels, half open.
 
     Attributes
     ----------
     index
-        Position in its grid, row by row.
-    y0, x0, y1, x1
-        Its borders.
+        Position in its grid, the last axis fastest.
+    start, stop
+        Its corners, ([z,] y, x).
     """
 
     index: int
-    y0: int
-    x0: int
-    y1: int
-    x1: int
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
-        """(y0, x0, y1, x1)."""
-        return self.y0, self.x0, self.y1, self.x1
-
-    @property
-    def region(self) -> tuple[slice, slice]:
+    def region(self) -> tuple[slice, ...]:
         """As slices."""
-        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+        return tuple(map(slice, self.start, self.stop))
 
 
 @dataclass(frozen=True)
 class TileGrid:
-    """A plane cut into tiles of equal edges, the last ones shorter.
+    """A plane or volume cut into tiles of equal edges, the last ones shorter.
 
     Attributes
     ----------
     shape
-        (y, x) of the plane in pixels.
+        ([z,] y, x) in pixels.
     edges
-        (y, x) of a tile in pixels.
+        ([z,] y, x) of a tile in pixels.
     """
 
-    shape: tuple[int, int]
-    edges: tuple[int, int]
+    shape: tuple[int, ...]
+    edges: tuple[int, ...]
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Tiles along (y, x)."""
-        return (
-            -(-self.shape[0] // self.edges[0]),
-            -(-self.shape[1] // self.edges[1]),
-        )
+    def counts(self) -> tuple[int, ...]:
+        """Tiles along each axis."""
+        return tuple(-(-n // edge) for n, edge in zip(self.shape, self.edges, strict=True))
 
     def __len__(self) -> int:
-        return self.counts[0] * self.counts[1]
+        return math.prod(self.counts)
 
     def __getitem__(self, index: int) -> Tile:
-        row, column = divmod(index, self.counts[1])
-        y0, x0 = row * self.edges[0], column * self.edges[1]
-        y1 = min(y0 + self.edges[0], self.shape[0])
-        x1 = min(x0 + self.edges[1], self.shape[1])
-        return Tile(index, y0, x0, y1, x1)
+        start: list[int] = []
+        rest = index
+        for edge, count in zip(reversed(self.edges), reversed(self.counts), strict=True):
+            rest, place = divmod(rest, count)
+            start.insert(0, place * edge)
+        stop = map(min, self.shape, map(operator.add, start, self.edges))
+        return Tile(index, tuple(start), tuple(stop))
 
     def __iter__(self) -> Iterator[Tile]:
         return (self[index] for index in range(len(self)))
@@ -102,10 +95,13 @@ def tile_edge(length: int, chunks: Sequence[int], target: int) -> int:
     return min(length, common * max(1, target // common))
 
 
-def tile_grid(shape: tuple[int, int], *chunks: tuple[int, int]) -> TileGrid:
-    """Grid of tiles for arrays of one shape (y, x) and their chunks (y, x)."""
-    edges = [
-        tile_edge(length, [chunk[axis] for chunk in chunks], TILE_EDGE)
-        for axis, length in enumerate(shape)
-    ]
-    return TileGrid(shape, (edges[0], edges[1]))
+def tile_grid(shape: tuple[int, ...], *chunks: tuple[int, ...]) -> TileGrid:
+    """Grid of tiles for arrays of one shape ([z,] y, x) and their chunks ([z,] y, x).
+
+    Tiles are as thin along z as the chunks allow, and narrower where those are thick.
+    """
+    by_axis = list(zip(*chunks, strict=True))
+    edges = [tile_edge(n, edge, 1) for n, edge in zip(shape[:-2], by_axis[:-2], strict=True)]
+    target = math.isqrt(TILE_EDGE**2 // math.prod(edges))
+    edges += [tile_edge(n, edge, target) for n, edge in zip(shape[-2:], by_axis[-2:], strict=True)]
+    return TileGrid(tuple(shape), tuple(edges))

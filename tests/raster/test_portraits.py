@@ -88,7 +88,8 @@ def test_cells_are_inside_a_tile_or_covered_by_fragments(
     for unit in plan.units:
         if "tile" not in unit.what:
             continue
-        y0, x0, y1, x1 = grid[unit.what["tile"]].box
+        tile = grid[unit.what["tile"]]
+        (y0, x0), (y1, x1) = tile.start, tile.stop
         cells = slice(*unit.what["cells"])
         for box in arrays["cell_box"][cells]:
             clipped = np.clip(box, 0, [*shape, *shape])

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from scportrait_like.raster.tiles import TILE_EDGE, TileGrid, tile_edge, tile_grid
 
-EDGE = st.integers(1, 60)
 
-
-@given(st.tuples(EDGE, EDGE), st.tuples(EDGE, EDGE))
-def test_tiles_cover_each_pixel_once(shape: tuple[int, int], edges: tuple[int, int]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 25), st.integers(1, 30)), min_size=2, max_size=3))
+def test_tiles_cover_each_pixel_once(axes: list[tuple[int, int]]) -> None:
+    shape, edges = zip(*axes, strict=True)
     grid = TileGrid(shape, edges)
     seen = np.zeros(shape, int)
     for number, tile in enumerate(grid):
@@ -56,3 +55,19 @@ def test_grid_takes_each_axis_by_itself() -> None:
     grid = tile_grid((5000, 3000), (16, 3000), (1024, 1024))
     assert grid.edges == (2048, 3000)
     assert grid.counts == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "edges"),
+    [
+        ((1, 512, 512), (1, 2048, 2048)),  # planes of their own stay apart
+        ((4, 512, 512), (4, 1024, 1024)),  # as many pixels as a plane's tile
+        ((64, 64, 64), (64, 256, 256)),
+        ((100, 64, 64), (100, 192, 192)),
+        ((7, 4096, 64), (7, 4096, 768)),
+    ],
+)
+def test_a_tile_of_a_volume_holds_as_much_as_one_of_a_plane(
+    chunks: tuple[int, ...], edges: tuple[int, ...]
+) -> None:
+    assert tile_grid((100, 8192, 8192), chunks).edges == edges
