@@ -17,23 +17,29 @@ from scportrait_like.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from scportrait_like import datasets as datasets
+    from scportrait_like import im as im
     from scportrait_like import io as io
     from scportrait_like import plot as pl
     from scportrait_like import settings as settings
+    from scportrait_like import tb as tb
+    from scportrait_like import utils as utils
     from scportrait_like.project import Project as Project
 
-__all__ = ["Project", "datasets", "io", "pl", "settings", "steps"]
+__all__ = ["Project", "datasets", "im", "io", "pl", "settings", "steps", "tb", "utils"]
 
 _find, __dir__ = lazy_attributes(
     __name__,
     {
         "Project": "scportrait_like.project:Project",
         "datasets": "scportrait_like.datasets",
+        "im": "scportrait_like.im",
         "io": "scportrait_like.io",
         "pl": "scportrait_like.plot",
         "plot": "scportrait_like.plot",
         "settings": "scportrait_like.settings",
         "steps": "scportrait_like.steps",
+        "tb": "scportrait_like.tb",
+        "utils": "scportrait_like.utils",
     },
 )
 

@@ -54,6 +54,8 @@ class FileHandler:
     ----------
     directory
         The project's folder. Neither it nor the store need exist; nothing is created by opening.
+    store
+        The store's name within it, where it is not a project's.
 
     Attributes
     ----------
@@ -61,9 +63,9 @@ class FileHandler:
         The store.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], store: str = names.STORE) -> None:
         self.directory = Path(directory)
-        self.path = self.directory / names.STORE
+        self.path = self.directory / store
         self._sdata: SpatialData | None = None
         self._sdata_stamp: tuple[int, int] | None = None
 

@@ -21,10 +21,12 @@ GLOBAL: Final = "global"  # pixels
 MICROMETER: Final = "micrometer"
 ATTRS_KEY: Final = "scportrait_like"  # our own attributes of an element: its revision
 REVISION: Final = "revision"
+MADE_BY: Final = "made_by"  # the folder of the step whose output it is
 
 # Tables
 INSTANCE_KEY: Final = "scportrait_cell_id"
 REGION_KEY: Final = "region"
+INTENSITIES: Final = "intensities"
 
 # A step's folder
 RUN_FILE: Final = "run.json"  # the fingerprint, beside a complete output and in a run directory
@@ -40,6 +42,9 @@ EXTRACTION_DATA: Final = "data"
 H5SC_FILE: Final = "single_cells.h5sc"
 REMOVED_FILE: Final = "removed_classes.csv"
 IMAGES_KEY: Final = "single_cell_images"  # obsm[...] and uns[...] of an .h5sc file
+
+# Aggregation
+AGGREGATION_DIR: Final = "aggregation"
 
 # Chunks of what the loaders write: one channel, 2048 x 2048 pixels. At this edge 2.7 % of the cells
 # cross a border, and a plane of uint16 is 8 MB.

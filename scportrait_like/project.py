@@ -117,6 +117,7 @@ class Project(Inputs, Pictures):
         if given is not None:
             self._store_config(given, config_path)
         self.extraction_f = self._first("HDF5CellExtraction", extraction_f)
+        self.aggregation_f = self._first("Aggregation", aggregation_f)
         self._last_extraction: Path | None = None
 
     # Config and steps
@@ -255,6 +256,13 @@ class Project(Inputs, Pictures):
         path: Path = step.process(partial, n_cells, seed, output_folder_name, overwrite=overwrite)
         self._last_extraction = path
         return path
+
+    def aggregate(self, overwrite: bool | None = None) -> None:
+        """Take statistics of each cell's pixels, into tables of `sdata`; see `Aggregation`."""
+        found = self._step("Aggregation", self.aggregation_f)
+        self._write_notes()
+        for step in self.steps[found.name]:
+            step.process(overwrite=overwrite)
 
     def run(self, steps: Iterable[str] | str | None = None) -> None:
         """Run steps (default: all of the config), those that others need first.

@@ -184,6 +184,10 @@ class ProcessingStep(ABC):
         """Name of the folder of a call's output."""
         return "data"
 
+    def missing(self, call: Mapping[str, Any]) -> list[str]:
+        """What the sink of a call puts elsewhere than into its folder, and is not in its place."""
+        return []
+
     def repeat(self, call: Mapping[str, Any], overwrite: bool = True) -> str:
         """How a user writes the call, for messages."""
         return f"{self.name}.process({'overwrite=True' if overwrite else ''})"
@@ -247,11 +251,11 @@ class ProcessingStep(ABC):
                     f"{self.repeat(call)}"
                 )
             return False
-        if made == fingerprint:
+        if made == fingerprint and not self.missing(call):
             if not run.exists() or run.fingerprint() == made:
                 run.remove()  # killed between the output's appearance and the run's removal
             return True
-        if run.exists() or self._may_replace(overwrite):
+        if made == fingerprint or run.exists() or self._may_replace(overwrite):
             return False
         raise refuse_stale(str(output), changes(made, fingerprint), self.repeat(call))
 
@@ -380,6 +384,8 @@ class ProcessingStep(ABC):
         if made is None and started is None:
             return StepStatus(self.name, output, "absent")
         differs = changes(made, self._now(made)) if made is not None else []
+        if made is not None and not differs:
+            differs = self.missing(made["call"])
         if made is not None and not differs:
             return StepStatus(self.name, output, "complete")
         if started is not None:

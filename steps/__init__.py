@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 from scportrait_like.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from scportrait_like.steps.aggregation import Aggregation as Aggregation
     from scportrait_like.steps.extraction import HDF5CellExtraction as HDF5CellExtraction
 
-__all__ = ["HDF5CellExtraction"]
+__all__ = ["Aggregation", "HDF5CellExtraction"]
 
 __getattr__, __dir__ = lazy_attributes(
-    __name__, {"HDF5CellExtraction": "scportrait_like.steps.extraction:HDF5CellExtraction"}
+    __name__,
+    {
+        "Aggregation": "scportrait_like.steps.aggregation:Aggregation",
+        "HDF5CellExtraction": "scportrait_like.steps.extraction:HDF5CellExtraction",
+    },
 )

@@ -14,10 +14,16 @@ from pydantic import BeforeValidator, Field
 
 from scportrait_like import names
 from scportrait_like.config import StepConfig
-from scportrait_like.errors import InputError, MissingInputError, ShapeError
+from scportrait_like.errors import InputError
 from scportrait_like.io.extraction_output import ExtractionSink, ledger_arrays
 from scportrait_like.io.h5sc import H5scFacts
 from scportrait_like.io.indexes import labels_index
+from scportrait_like.io.inputs_of_steps import (
+    Channels,
+    check_elements,
+    find_channels,
+    open_rasters,
+)
 from scportrait_like.kernels import Normalisation, Plain, Quantiles, Scale, warm_up
 from scportrait_like.raster.cutting import PortraitTask
 from scportrait_like.raster.index import CellIndex
@@ -189,13 +195,7 @@ class HDF5CellExtraction(ProcessingStep):
     # Inputs
 
     def masks(self) -> list[str]:
-        """Names of the labels elements: nucleus first, then cytosol.
-
-        Raises
-        ------
-        MissingInputError
-            There is none.
-        """
+        """Names of the labels elements: nucleus first, then cytosol."""
         config, there = self.config, self.filehandler
         if config.labels is not None:
             wanted = [config.labels]
@@ -203,53 +203,21 @@ class HDF5CellExtraction(ProcessingStep):
             wanted = [n for n in (config.segmentation_key, config.segmentation_mask) if n]
         else:
             wanted = [n for n in (names.SEG_NUCLEUS, names.SEG_CYTOSOL) if n in there]
-        if not wanted:
-            raise MissingInputError(
-                f"{self.project_location} has no mask: load one with project.load_labels(mask) or "
-                "project.load_input_from_sdata(...)"
-            )
-        for name in wanted:
-            if name not in there:
-                known = ", ".join(there.element_names()) or "nothing"
-                raise MissingInputError(f"labels {name} are not in the project; it holds {known}")
         return wanted
 
     def inputs(self) -> tuple[str, ...]:
         """The image and the masks."""
-        if self.config.image not in self.filehandler:
-            raise MissingInputError(
-                f"{self.project_location} has no image {self.config.image}: load one with "
-                "project.load_input_from_tif_files(...) or another loader"
-            )
-        return (self.config.image, *self.masks())
+        masks = self.masks()
+        check_elements(self.filehandler, self.config.image, masks)
+        return (self.config.image, *masks)
 
-    def _channels(self) -> tuple[tuple[int, str], ...]:
+    def _channels(self) -> Channels:
         """Positions and names of the channels that are cut."""
-        known = self.filehandler.channel_names(self.config.image)
-        wanted = self.config.channels
-        if wanted is None:
-            return tuple(enumerate(known))
-        if not wanted or len(set(wanted)) < len(wanted):
-            raise InputError(
-                f"section {self.name}: key channels: {wanted!r} is not allowed: give each channel "
-                "once, or leave the key out for all"
-            )
-        if missing := [name for name in wanted if name not in known]:
-            raise InputError(
-                f"section {self.name}: key channels: {', '.join(missing)} not in the image; it has "
-                f"{', '.join(known)}"
-            )
-        return tuple((known.index(name), name) for name in wanted)
+        config = self.config
+        return find_channels(self.filehandler, config.image, config.channels, self.name)
 
     def _sources(self) -> tuple[ZarrSource, list[ZarrSource]]:
-        image = ZarrSource.open(self.filehandler.array_path(self.config.image))
-        masks = [ZarrSource.open(self.filehandler.array_path(name)) for name in self.masks()]
-        for name, mask in zip(self.masks(), masks, strict=True):
-            if mask.shape != image.shape[1:]:
-                raise ShapeError(
-                    f"mask {name} is {mask.shape} (y, x), but image {self.config.image} is "
-                    f"{image.shape[1:]}; both must show the same pixels"
-                )
+        image, masks = open_rasters(self.filehandler, self.config.image, self.masks())
         size = self.config.image_size
         if size > min(image.shape[1:]):
             raise InputError(
@@ -285,7 +253,7 @@ class HDF5CellExtraction(ProcessingStep):
         chunks = [(s.chunks[-2], s.chunks[-1]) for s in (image, *masks)]
         grid = tile_grid((image.shape[1], image.shape[2]), *chunks)
         plan = plan_portraits(ids, centres, boxes, grid)
-        plan.arrays["grid"] = np.array([grid.shape, grid.edges])
+        plan.arrays["grid"] = grid.array
         plan.arrays["ids"] = ids
         plan.arrays.update(ledger_arrays(pick, indexes))
         return self._costs(plan, image, masks)

@@ -22,7 +22,7 @@ from scportrait_like.identity import digest
 from scportrait_like.io.pyramids import write_region
 from scportrait_like.kernels.index import LabelPartials
 from scportrait_like.raster.index import CellIndex, index_labels, merge_index
-from scportrait_like.raster.sources import DaskSource, Region, Source, WindowSource, ZarrSource
+from scportrait_like.raster.sources import DaskSource, Region, Source, ViewSource, ZarrSource
 from scportrait_like.raster.tiles import Tile
 from scportrait_like.run.bounded import bounded_map
 from scportrait_like.run.memory import MARGIN, MB, granted_cores, tree_memory, tune_allocator
@@ -312,9 +312,12 @@ def _borders(source: Source, axis: int) -> list[int]:
     """Where the chunks of a source begin along an axis, and its end."""
     if isinstance(source, DaskSource):
         return [0, *np.cumsum(source.array.chunks[axis]).tolist()]
-    if isinstance(source, WindowSource):
-        start, size = source.start[axis], source.size[axis]
-        inner = [border - start for border in _borders(source.source, axis)]
+    if isinstance(source, ViewSource):
+        behind = source.axes[axis]
+        if behind is None:
+            return [0, 1]
+        start, size = source.start[behind], source.size[behind]
+        inner = [border - start for border in _borders(source.source, behind)]
         return [0, *(border for border in inner if 0 < border < size), size]
     inner_source = getattr(source, "source", None)
     if inner_source is not None and inner_source.shape[axis] == source.shape[axis]:

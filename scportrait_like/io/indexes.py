@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 from pathlib import Path
-from typing import Final
 
 from scportrait_like import names
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.identity import digest, files_identity
 from scportrait_like.kernels import LabelPartials
-from scportrait_like.raster.index import CellIndex, IndexTile, build_index
+from scportrait_like.raster.index import CellIndex, IndexTile, build_index, index_workers
 from scportrait_like.raster.sources import ZarrSource
 from scportrait_like.raster.tiles import TileGrid, tile_grid
 from scportrait_like.run.bounded import bounded_map
 from scportrait_like.run.durable import committed
-from scportrait_like.run.memory import MARGIN, granted_cores, memory_budget, tree_memory
+from scportrait_like.run.memory import memory_budget
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +30,6 @@ def index_path(filehandler: FileHandler, name: str) -> Path:
     """Where the index of an element of this identity is stored."""
     identity = digest(element_identity(filehandler, name))
     return filehandler.directory / names.INDEX_DIR / f"{name}-{identity}.parquet"
-
-
-# A tile is held as decoded chunks and as the array of them; what is found in it is small beside.
-_COPIES: Final = 3
 
 
 def labels_index(filehandler: FileHandler, name: str, budget: int | None = None) -> CellIndex:
@@ -57,9 +51,7 @@ def labels_index(filehandler: FileHandler, name: str, budget: int | None = None)
         return CellIndex.load(path)
     source = ZarrSource.open(filehandler.array_path(name))
     grid = tile_grid((source.shape[0], source.shape[1]), (source.chunks[0], source.chunks[1]))
-    room = int((budget or memory_budget()) * (1 - MARGIN)) - tree_memory()
-    tile_bytes = _COPIES * prod(grid.edges) * source.dtype.itemsize
-    workers = max(1, min(granted_cores(), room // tile_bytes))
+    workers = index_workers(source, grid, budget or memory_budget())
     with ThreadPoolExecutor(workers) as pool:
 
         def mapped(work: IndexTile, tiles: TileGrid) -> Iterator[LabelPartials]:

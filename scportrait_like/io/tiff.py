@@ -26,7 +26,7 @@ from scportrait_like.io.loaders import (
     image_input,
     pixel_transforms,
 )
-from scportrait_like.raster.sources import Region, Source, StackSource, WindowSource
+from scportrait_like.raster.sources import Region, Source, StackSource, view
 
 logger = logging.getLogger(__name__)
 
@@ -295,7 +295,5 @@ def _cropped(source: Source, crop: Crop) -> tuple[Source, list[list[int]]]:
         raise InputError(f"crop {crop!r} must be [(y0, y1), (x0, x1)]") from None
     if any(start >= stop for start, stop in cut):
         raise InputError(f"crop {crop!r} leaves no pixel of an image of {lengths} (y, x)")
-    lead = len(source.shape) - 2
-    start = (0,) * lead + tuple(a for a, _ in cut)
-    size = source.shape[:lead] + tuple(b - a for a, b in cut)
-    return WindowSource(source, start, size), [list(part) for part in cut]
+    index = (*[slice(None)] * (len(source.shape) - 2), *(slice(*part) for part in cut))
+    return view(source, index), [list(part) for part in cut]

@@ -11,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .boxes import cut_masks, cut_pixels, paste, ragged_offsets
-from .index import LabelPartials, label_partials, merge_partials
+from .index import LabelPartials, label_partials, merge_partials, run_partials
 from .lzf import lzf_encode
 from .masks import blur, fill_holes
 from .normalisation import Normalisation, Plain, Quantiles, Scale
 from .portraits import mask_planes, portraits
+from .ragged import ragged_extremes, ragged_moments, ragged_rows, ragged_sums
+from .runs import LabelRuns, gather_runs, label_runs
 
 __all__ = [
     "LabelPartials",
+    "LabelRuns",
     "Normalisation",
     "Plain",
     "Quantiles",
@@ -27,14 +30,22 @@ __all__ = [
     "cut_masks",
     "cut_pixels",
     "fill_holes",
+    "gather_runs",
     "label_partials",
+    "label_runs",
     "lzf_encode",
     "mask_planes",
     "merge_partials",
     "paste",
     "portraits",
+    "ragged_extremes",
+    "ragged_moments",
     "ragged_offsets",
+    "ragged_rows",
+    "ragged_sums",
+    "run_partials",
     "warm_up",
+    "warm_up_runs",
 ]
 
 
@@ -68,3 +79,15 @@ def warm_up(dtype: npt.DTypeLike, labels_dtype: npt.DTypeLike = np.uint32) -> No
     mask_planes(blurred, boxes, offsets, corners, size, out)
     packed = np.empty((1, out.nbytes), np.uint8)
     lzf_encode(out.reshape(1, -1).view(np.uint8), packed, np.zeros(1, np.int64))
+
+
+def warm_up_runs(labels_dtype: npt.DTypeLike, dtype: npt.DTypeLike | None = None) -> None:
+    """Compile (or load) what walks over the runs of labels of a dtype, in an image of a dtype."""
+    labels = np.ones((1, 2, 2), np.dtype(labels_dtype))
+    runs = label_runs(labels)
+    run_partials(runs, labels.shape)
+    if dtype is not None:
+        pixels = np.ones((2, 2), np.dtype(dtype).newbyteorder("="))
+        values = np.empty(4, pixels.dtype)
+        gather_runs(pixels, runs.starts, runs.lengths, values)
+        ragged_rows(values, np.array([0, 4]), 0)

@@ -8,11 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Int64, as_unsigned, flattened, frozen
+from ._arrays import Array, Int64, frozen
 from ._jit import jit
-
-# Columns of the records that the scan fills.
-_ID, _AREA, _SUM_Z, _SUM_Y, _SUM_X, _Z0, _Y0, _X0, _Z1, _Y1, _X1, _COLUMNS = range(12)
+from .runs import LabelRuns, label_runs
 
 
 class LabelPartials(NamedTuple):
@@ -42,139 +40,74 @@ class LabelPartials(NamedTuple):
 
 
 @jit
-def _slot(keys: Int64, key: np.int64) -> np.int64:
-    """Find the place of ``key`` in an open-addressing table (0 is empty), or where it belongs."""
-    mask = keys.size - 1
-    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    place = np.int64(h >> np.uint64(32)) & mask
-    while keys[place] != 0 and keys[place] != key:
-        place = (place + 1) & mask
-    return place
+def _measure(
+    offsets: Int64,
+    starts: Int64,
+    lengths: Int64,
+    shape: tuple[int, int, int],
+    origin: Int64,
+    sums: Int64,
+    box: Int64,
+) -> None:
+    """Coordinate sums and boxes from runs; a run costs O(1)."""
+    _, ny, nx = shape
+    for label in range(offsets.size - 1):
+        z_sum = y_sum = x_sum = np.int64(0)
+        low_y, low_x = np.int64(ny), np.int64(nx)
+        high_y = high_x = z = np.int64(0)
+        for i in range(offsets[label], offsets[label + 1]):
+            line, x = divmod(starts[i], nx)
+            z, y = divmod(line, ny)
+            n = lengths[i]
+            z_sum += z * n
+            y_sum += y * n
+            x_sum += x * n + n * (n - 1) // 2
+            low_y, high_y = min(low_y, y), max(high_y, y + 1)
+            low_x, high_x = min(low_x, x), max(high_x, x + n)
+        low_z = starts[offsets[label]] // (ny * nx)  # runs ascend
+        area = lengths[offsets[label] : offsets[label + 1]].sum()
+        sums[label, 0] = z_sum + area * origin[0]
+        sums[label, 1] = y_sum + area * origin[1]
+        sums[label, 2] = x_sum + area * origin[2]
+        box[label, 0], box[label, 3] = low_z + origin[0], z + 1 + origin[0]
+        box[label, 1], box[label, 4] = low_y + origin[1], high_y + origin[1]
+        box[label, 2], box[label, 5] = low_x + origin[2], high_x + origin[2]
 
 
-@jit
-def _scan_row(
-    row: Array,
-    z: int,
-    y: int,
-    x0: int,
-    top: int,
-    records: Int64,
-    count: int,
-    keys: Int64,
-    places: npt.NDArray[np.int32],
-) -> tuple[int, bool]:
-    """Add the runs of a row; a run costs O(1). There is room for as many labels as pixels.
+def run_partials(
+    runs: LabelRuns, shape: tuple[int, int, int], origin: npt.ArrayLike = (0, 0, 0)
+) -> LabelPartials:
+    """Area, coordinate sums and bounding box of each label of a tile, from its runs.
 
-    Returns the number of records, and whether labels above ``top`` were met (and left out).
+    Parameters
+    ----------
+    runs
+        Of the tile.
+    shape
+        (z, y, x) of the tile.
+    origin : (3,) int
+        Global coordinates z, y, x of the tile's first pixel.
     """
-    beyond = False
-    last_key = np.int64(0)
-    last = np.int64(0)
-    n = row.size
-    x = 0
-    while x < n:
-        value = row[x]
-        if value == 0:
-            x += 1
-            continue
-        start = x
-        x += 1
-        while x < n and row[x] == value:
-            x += 1
-        if value > top:
-            beyond = True
-            continue
-        key = np.int64(value)
-        begin = start + x0
-        end = x + x0
-        if key != last_key:
-            last_key = key
-            place = _slot(keys, key)
-            last = np.int64(places[place])
-            if keys[place] == 0:
-                last = np.int64(count)
-                count += 1
-                keys[place] = key
-                places[place] = last
-                records[last, _ID] = key
-                records[last, _AREA] = 0
-                records[last, _SUM_Z] = 0
-                records[last, _SUM_Y] = 0
-                records[last, _SUM_X] = 0
-                records[last, _Z0] = z
-                records[last, _Y0] = y
-                records[last, _X0] = begin
-                records[last, _Y1] = y + 1
-                records[last, _X1] = end
-        length = end - begin
-        records[last, _AREA] += length
-        records[last, _SUM_Z] += z * length
-        records[last, _SUM_Y] += y * length
-        records[last, _SUM_X] += x0 * length + (start + x - 1) * length // 2
-        records[last, _Z1] = z + 1  # z only grows
-        records[last, _Y0] = min(records[last, _Y0], y)
-        records[last, _Y1] = max(records[last, _Y1], y + 1)
-        records[last, _X0] = min(records[last, _X0], begin)
-        records[last, _X1] = max(records[last, _X1], end)
-    return count, beyond
+    k = len(runs.ids)
+    sums, box = np.empty((k, 3), np.int64), np.empty((k, 6), np.int64)
+    at = frozen(origin, np.int64)
+    offsets, starts = frozen(runs.offsets, np.int64), frozen(runs.starts, np.int64)
+    _measure(offsets, starts, frozen(runs.lengths, np.int64), shape, at, sums, box)
+    return LabelPartials(runs.ids, runs.area, sums, box, runs.negative, runs.too_large)
 
 
-@jit
-def _rehash(records: Int64, count: int, keys: Int64, places: npt.NDArray[np.int32]) -> None:
-    """Enter all records into a new table."""
-    for i in range(count):
-        place = _slot(keys, records[i, _ID])
-        keys[place] = records[i, _ID]
-        places[place] = i
-
-
-@jit
-def _scan(
-    flat: Array, shape: tuple[int, int, int], steps: tuple[int, ...], top: int, origin: Int64
-) -> tuple[Int64, bool]:
-    """Walk over all rows, with room in records and table for what a row may bring."""
-    nz, ny, nx = shape
-    count = 0
-    beyond = False
-    records = np.empty((nx, _COLUMNS), np.int64)
-    keys = np.zeros(0, np.int64)
-    places = np.zeros(0, np.int32)
-    size = 256
-    for z in range(nz):
-        for y in range(ny):
-            need = count + nx
-            if need > records.shape[0]:
-                wider = np.empty((2 * need, _COLUMNS), np.int64)
-                wider[:count] = records[:count]
-                records = wider
-            if 2 * need > keys.size:
-                while 2 * need > size:
-                    size *= 2
-                keys = np.zeros(size, np.int64)
-                places = np.empty(size, np.int32)
-                _rehash(records, count, keys, places)
-            begin = z * steps[0] + y * steps[1]
-            row = flat[begin : begin + nx]
-            count, above = _scan_row(
-                row, z + origin[0], y + origin[1], origin[2], top, records, count, keys, places
-            )
-            beyond = beyond or above
-    return records[:count], beyond
-
-
-def label_partials(labels: Array, origin: npt.ArrayLike = (0, 0, 0)) -> LabelPartials:
+def label_partials(
+    labels: Array, origin: npt.ArrayLike = (0, 0, 0), *, background: bool = False
+) -> LabelPartials:
     """Area, coordinate sums and bounding box of each label of a tile.
-
-    One pass over the runs along x; the sum over a run is that of an arithmetic series. Memory
-    grows with the number of labels, never with the largest id.
 
     Parameters
     ----------
     labels : (z, y, x), any integer dtype
-        0 is background and left out.
     origin : (3,) int
         Global coordinates z, y, x of the tile's first pixel.
+    background
+        Whether 0 is a label too.
 
     Raises
     ------
@@ -183,24 +116,7 @@ def label_partials(labels: Array, origin: npt.ArrayLike = (0, 0, 0)) -> LabelPar
     ValueError
         ``labels`` have not three axes.
     """
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, not {labels.dtype}")
-    if labels.ndim != 3:
-        raise ValueError(f"labels must have the axes (z, y, x), not the shape {labels.shape}")
-    top = min(int(np.iinfo(labels.dtype).max), 2**63 - 1)
-    flat, steps = flattened(as_unsigned(labels))
-    at = np.ascontiguousarray(origin, dtype=np.int64).copy()
-    records, beyond = _scan(flat, labels.shape, steps, flat.dtype.type(top), at)
-    records = records[np.argsort(records[:, _ID])]
-    signed = labels.dtype.kind == "i"
-    return LabelPartials(
-        ids=records[:, _ID].copy(),
-        area=records[:, _AREA].copy(),
-        sums=records[:, _SUM_Z:_Z0].copy(),
-        box=records[:, _Z0:].copy(),
-        negative=bool(beyond and signed),
-        too_large=bool(beyond and not signed),
-    )
+    return run_partials(label_runs(labels, background=background), labels.shape, origin)
 
 
 @jit

@@ -6,12 +6,9 @@ bytes. Planes are the masks (blurred), then the channels.
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +29,11 @@ from scportrait_like.kernels import (
     ragged_offsets,
 )
 from scportrait_like.raster.chunkcodecs import CODECS
+from scportrait_like.raster.reading import Check, Reading
 from scportrait_like.raster.sources import Source
 from scportrait_like.raster.tiles import Tile, TileGrid
 from scportrait_like.run.plan import Unit, load_arrays
 from scportrait_like.run.unitfile import UnitReader, UnitWriter
-
-Check = Callable[[], None]
 
 # Pictures that are made and compressed together stay in a core's cache: about this many bytes.
 _CACHE_BYTES: Final = 1 << 20
@@ -83,7 +79,7 @@ class PortraitTask:
             work.tile(unit)
         else:
             work.join(unit)
-        return work.parts
+        return work.reading.parts
 
 
 @dataclass(frozen=True)
@@ -117,25 +113,19 @@ class _Work:
     """One unit under way."""
 
     def __init__(self, task: PortraitTask, out: UnitWriter, batch_size: int, check: Check) -> None:
-        self.task, self.out, self.batch_size, self.check = task, out, batch_size, check
-        self.parts: defaultdict[str, float] = defaultdict(float)
+        self.task, self.out, self.batch_size = task, out, batch_size
+        self.reading = Reading(check)
         self.codec = CODECS[task.codec]
         self.pictures = np.empty((self._together, task.size, task.size), np.uint16)
-        self._clock = time.perf_counter()
 
     @property
     def _together(self) -> int:
         """Pictures that are made and compressed together."""
         return max(1, min(self.batch_size, _CACHE_BYTES // (2 * self.task.size**2)))
 
-    def _lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self.parts[f"seconds.{part}"] += now - self._clock
-        self._clock = now
-
     def tile(self, unit: Unit) -> None:
         arrays = load_arrays(self.task.plan_path, _TILE_ARRAYS)
-        grid = grid_of(self.task.plan_path)
+        grid = TileGrid.of(arrays["grid"])
         tile = grid[unit.what["tile"]]
         cells = self._cells(arrays, "cell", slice(*unit.what["cells"]), tile)
         parts = slice(*unit.what["parts"])
@@ -148,7 +138,8 @@ class _Work:
             for number in range(len(self.task.masks))
         ]
         self._write_masks(cells, blurred)
-        for number, plane in self._planes(tile):
+        channels = [channel for channel, _ in self.task.channels]
+        for number, plane in self.reading.planes(self.task.image, channels, tile):
             cut = np.empty(fragments.pixels, plane.dtype)
             cut_pixels(plane, fragments.boxes, fragments.offsets, cut)
             self.out.put(f"fragment.channel.{number}", cut)
@@ -163,7 +154,7 @@ class _Work:
         for number in range(len(self.task.masks)):
             bits = pieces.join(f"fragment.mask.{number}", cells, np.dtype(np.uint8))
             blurred.append(self._blur(bits, cells))
-        self._lap("masks")
+        self.reading.lap("masks")
         self._write_masks(cells, blurred)
         for number in range(len(self.task.channels)):
             values = pieces.join(f"fragment.channel.{number}", cells, self.task.image.dtype)
@@ -182,15 +173,14 @@ class _Work:
     def _tile_mask(
         self, number: int, tile: Tile, cells: _Cells, fragments: _Cells
     ) -> NDArray[np.float64]:
-        labels = self.task.masks[number].read(tile.region)
-        self._read(self.task.masks[number], labels.shape)
+        labels = self.reading.read(self.task.masks[number], tile.region)
         cut = np.zeros(fragments.pixels, np.uint8)
         cut_masks(labels, fragments.ids, fragments.boxes, fragments.offsets, cut)
         self.out.put(f"fragment.mask.{number}", cut)
         bits = np.zeros(cells.pixels, np.uint8)
         cut_masks(labels, cells.ids, cells.boxes, cells.offsets, bits)
         blurred = self._blur(bits, cells)
-        self._lap("masks")
+        self.reading.lap("masks")
         return blurred
 
     @staticmethod
@@ -199,27 +189,6 @@ class _Work:
         blurred = np.empty(cells.pixels, np.float64)
         blur(bits, cells.boxes, cells.offsets, blurred)
         return blurred
-
-    def _read(self, source: Source, shape: tuple[int, ...]) -> None:
-        """Note what was decoded; tiles are aligned, so a region is whole chunks."""
-        self._lap("read")
-        self.parts["chunks"] += prod(-(-n // c) for n, c in zip(shape, source.chunks, strict=True))
-        self.parts["bytes"] += prod(shape) * source.dtype.itemsize
-
-    def _planes(self, tile: Tile) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Planes of the tile, channel by channel; channels that share chunks are read together."""
-        together = self.task.image.chunks[0]
-        group, planes = -1, np.empty((0, 0, 0))
-        for number, (channel, _) in enumerate(self.task.channels):
-            self.check()
-            if channel // together != group:
-                group = channel // together
-                # Free the old planes before the new ones come.
-                planes = np.empty((0, 0, 0))
-                stop = min((group + 1) * together, self.task.image.shape[0])
-                planes = self.task.image.read((slice(group * together, stop), *tile.region))
-                self._read(self.task.image, planes.shape)
-            yield number, planes[channel - group * together]
 
     def _write_masks(self, cells: _Cells, blurred: list[NDArray[np.float64]]) -> None:
         for number, mask in enumerate(blurred):
@@ -266,24 +235,25 @@ class _Work:
     ) -> None:
         """Make one plane's pictures and stream their chunks out, batch by batch."""
         for number, batch in enumerate(cells.batches(self.batch_size)):
-            self.check()
+            self.reading.check()
             streams, sizes = [], []
             for inner in cells.take(batch).batches(self._together):
                 rows = slice(batch.start + inner.start, batch.start + inner.stop)
                 pictures = self.pictures[: rows.stop - rows.start]
                 picture(cells.take(rows), cells.flat(rows), pictures)
-                self._lap("portraits")
+                self.reading.lap("portraits")
                 stream, counts = self.codec.encode(pictures)
                 streams.append(stream)
                 sizes.append(counts)
-                self._lap("encode")
+                self.reading.lap("encode")
             self.out.put_pieces(f"chunks.{plane}.{number}", streams)
             self.out.put_pieces(f"sizes.{plane}.{number}", sizes)
-            self._lap("stream")
+            self.reading.lap("stream")
 
 
 _CELL_ARRAYS: Final = ("id", "centre", "box")
 _TILE_ARRAYS: Final = [
+    "grid",
     *(f"cell_{name}" for name in _CELL_ARRAYS),
     "border_id",
     "part_cell",
@@ -297,12 +267,6 @@ _JOIN_ARRAYS: Final = [
     "part_box",
     "part_start",
 ]
-
-
-def grid_of(plan_path: Path) -> TileGrid:
-    """Tile grid of a stored plan."""
-    shape, edges = np.load(plan_path / "grid.npy").tolist()
-    return TileGrid((shape[0], shape[1]), (edges[0], edges[1]))
 
 
 def _cut_from(plane: NDArray[Any], part: _Cells, _: slice) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like.errors import InputError
-from scportrait_like.kernels.index import LabelPartials, label_partials, merge_partials
+from scportrait_like.kernels import LabelPartials, LabelRuns, label_partials, merge_partials
 from scportrait_like.raster.sources import Source
 from scportrait_like.raster.tiles import Tile, TileGrid, tile_grid
+from scportrait_like.run.memory import MARGIN, granted_cores, tree_memory
 
 LARGEST_ID: Final = 2**63 - 1
 
@@ -121,15 +123,20 @@ def index_labels(
         A negative id, or one above 2^63 - 1.
     """
     partials = label_partials(labels[None], (0, *origin))
-    if partials.negative:
+    refuse_ids(partials, what)
+    return partials
+
+
+def refuse_ids(found: LabelPartials | LabelRuns, what: str) -> None:
+    """Raise `InputError` if a region holds ids that are none."""
+    if found.negative:
         raise InputError(
             f"{what} holds negative ids; ids are whole numbers from 1, and 0 is the background"
         )
-    if partials.too_large:
+    if found.too_large:
         raise InputError(
             f"{what} holds ids above {LARGEST_ID} (2^63 - 1); give the cells other ids"
         )
-    return partials
 
 
 def merge_index(partials: Iterable[LabelPartials], shape: tuple[int, int]) -> CellIndex:
@@ -193,10 +200,26 @@ def build_index(
 
 def check_labels(dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> None:
     """Raise `InputError` unless the array can be a mask: 2-D and integers."""
+    check_ids_dtype(dtype, what)
+    if len(shape) != 2:
+        raise InputError(f"{what} has the shape {shape}, but a mask is (y, x)")
+
+
+def check_ids_dtype(dtype: np.dtype[Any], what: str) -> None:
+    """Raise `InputError` unless ids can be of this dtype."""
     if dtype.kind not in "iu":
         raise InputError(
             f"{what} holds {dtype}, but a mask holds whole numbers: the id of each pixel's cell, 0 "
             "for background. Convert it, for instance with .astype('uint32')"
         )
-    if len(shape) != 2:
-        raise InputError(f"{what} has the shape {shape}, but a mask is (y, x)")
+
+
+# A tile is held as decoded chunks and as the array of them; what is found in it is small beside.
+_COPIES: Final = 3
+
+
+def index_workers(labels: Source, grid: TileGrid, budget: int) -> int:
+    """Tiles of a mask that may be read at once within a budget for the process tree, in bytes."""
+    room = int(budget * (1 - MARGIN)) - tree_memory()
+    tile_bytes = _COPIES * prod(grid.edges) * labels.dtype.itemsize
+    return max(1, min(granted_cores(), room // tile_bytes))

@@ -7,84 +7,31 @@ the array; image (c, y, x), labels (y, x).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from functools import lru_cache
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Region = tuple[slice, ...]
+from scportrait_like.raster.stored import Index, NpySource, Region, Source, ZarrSource
 
-
-class Source(Protocol):
-    """What is read: its shape, dtype and chunks, and a region of it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Edge lengths in pixels (and channels)."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Edges of what is decoded at once, an axis each."""
-
-    def read(self, region: Region) -> NDArray[Any]:
-        """Pixels of a region, slices with plain starts and stops."""
-
-
-@dataclass(frozen=True)
-class ZarrSource:
-    """A zarr array on disk.
-
-    Attributes
-    ----------
-    path
-        Folder of the array.
-    stamp
-        Identity of its metadata file: a worker that outlives a replacement must not use the old.
-    shape, dtype, chunks
-        As in its metadata.
-    """
-
-    path: str
-    stamp: tuple[int, int]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunks: tuple[int, ...]
-
-    @classmethod
-    def open(cls, path: Path | str) -> ZarrSource:
-        """Open the array in a folder."""
-        stamp = _stamp(str(path))
-        array = _open_zarr(str(path), stamp)
-        # With shards the inner chunk is what is decoded at once.
-        return cls(str(path), stamp, array.shape, np.dtype(array.dtype), array.chunks)
-
-    def read(self, region: Region) -> NDArray[Any]:
-        """Decode a region."""
-        return np.asarray(_open_zarr(self.path, self.stamp)[region])
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    for name in ("zarr.json", ".zarray"):
-        try:
-            found = (Path(path) / name).stat()
-        except FileNotFoundError:
-            continue
-        return found.st_ino, found.st_mtime_ns
-    raise FileNotFoundError(f"{path} is not a zarr array")
-
-
-@lru_cache(maxsize=64)
-def _open_zarr(path: str, stamp: tuple[int, int]) -> Any:
-    import zarr
-
-    return zarr.open_array(path, mode="r")
+__all__ = [
+    "ArraySource",
+    "DaskSource",
+    "Index",
+    "NpySource",
+    "Region",
+    "SelectSource",
+    "Source",
+    "StackSource",
+    "ViewSource",
+    "ZarrSource",
+    "source_of",
+    "spilled",
+    "view",
+]
 
 
 @dataclass(frozen=True)
@@ -181,27 +128,31 @@ class StackSource:
 
 
 @dataclass(frozen=True)
-class WindowSource:
-    """A part of another source, as an array of its own.
+class ViewSource:
+    """A part of another source, as an array of its own; axes may be left out, and new ones added.
+
+    What numpy's basic indexing makes: `view` builds it from such an index.
 
     Attributes
     ----------
     source
         What is read.
-    start, shape
-        Where the part begins, and its edges.
-    drop
-        Leading axes of length one that are left out.
+    start, size
+        Where the part begins, and its edges, along each axis of `source`.
+    axes
+        For each axis of the view that of `source`, ascending, or None: a new axis of length one.
+        Axes of `source` that are not named are left out; the part has one pixel along them.
     """
 
     source: Source
     start: tuple[int, ...]
     size: tuple[int, ...]
-    drop: int = 0
-    shape: tuple[int, ...] = field(init=False)
+    axes: tuple[int | None, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", self.size[self.drop :])
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Edge lengths."""
+        return tuple(1 if axis is None else self.size[axis] for axis in self.axes)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -210,18 +161,59 @@ class WindowSource:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Those of the source; exact where the part begins on a chunk's border."""
-        return self.source.chunks[self.drop :]
+        """Those of the source, one along new axes.
+
+        Exact where the part begins on a chunk's border: elsewhere all borders are shifted, and a
+        region of this grid decodes neighbours too.
+        """
+        return tuple(1 if axis is None else self.source.chunks[axis] for axis in self.axes)
 
     def read(self, region: Region) -> NDArray[Any]:
         """Read a region, counted from the part's begin."""
-        full = (slice(0, 1),) * self.drop + region
-        moved = tuple(
-            slice(start + part.start, start + part.stop)
-            for start, part in zip(self.start, full, strict=True)
-        )
-        values = self.source.read(moved)
-        return values.reshape(values.shape[self.drop :])
+        full = [slice(start, start + n) for start, n in zip(self.start, self.size, strict=True)]
+        for axis, part in zip(self.axes, region, strict=True):
+            if axis is not None:
+                full[axis] = slice(self.start[axis] + part.start, self.start[axis] + part.stop)
+        values = self.source.read(tuple(full))
+        return values.reshape([1 if axis is None else values.shape[axis] for axis in self.axes])
+
+    def part(self, index: Index) -> ViewSource:
+        """View of this view."""
+        start, size = list(self.start), list(self.size)
+        kept: list[int | None] = []
+        axes = iter(self.axes)
+        for item in index:
+            axis = None if item is None else next(axes)
+            if axis is None:
+                if item is None or isinstance(item, slice):
+                    kept.append(None)
+                continue
+            if isinstance(item, slice):
+                begin, end, _ = item.indices(size[axis])
+                start[axis], size[axis] = start[axis] + begin, max(0, end - begin)
+                kept.append(axis)
+            else:
+                start[axis], size[axis] = start[axis] + int(item or 0), 1
+        return ViewSource(self.source, tuple(start), tuple(size), tuple(kept))
+
+
+def view(source: Source, *indices: Index) -> Source:
+    """Part of a source, by basic indexes that are applied one after the other.
+
+    Parameters
+    ----------
+    source
+        What is read; a view of the whole is this itself.
+    indices
+        Each one names every axis: a slice of step one, an integer of zero or more, which leaves
+        the axis out, or None, which adds one. A slice of an axis that was added takes all of it.
+    """
+    axes = tuple(range(len(source.shape)))
+    whole = ViewSource(source, (0,) * len(axes), source.shape, axes)
+    found = whole
+    for index in indices:
+        found = found.part(index)
+    return source if found == whole else found
 
 
 @dataclass(frozen=True)
@@ -268,7 +260,11 @@ class SelectSource:
 
 
 def source_of(array: Any) -> Source:
-    """Source of an array-like: numpy, zarr, dask (opened as zarr where it is plainly one), path."""
+    """Source of an array-like: numpy, zarr, dask, or the path of a zarr array.
+
+    A dask array that is plainly a zarr array on the local disk or a numpy array, or a view of one
+    by basic indexing, is read without dask.
+    """
     if isinstance(array, np.ndarray):
         return ArraySource(array)
     if isinstance(array, (str, os.PathLike)):
@@ -277,29 +273,27 @@ def source_of(array: Any) -> Source:
         folder = _folder_of(array)
         return ZarrSource.open(folder) if folder else ArraySource(np.asarray(array[...]))
     if hasattr(array, "__dask_graph__"):
-        return zarr_behind(array) or DaskSource(array)
+        return _behind(array) or DaskSource(array)
     return ArraySource(np.asarray(array))
 
 
-def zarr_behind(array: Any) -> ZarrSource | None:
-    """Return the zarr array that a dask array reads as a whole and unchanged, or None."""
-    import zarr
+def _behind(array: Any) -> Source | None:
+    """Source of what a dask array is a view of, or None: it computes, or its array is elsewhere."""
+    from scportrait_like.raster.dask_views import stored_view
 
-    if len(array.dask.layers) > 2:
+    found = stored_view(array)
+    if found is None:
         return None
-    found = [
-        value
-        for layer in array.dask.layers.values()
-        for value in layer.values()
-        if isinstance(value, zarr.Array) or isinstance(getattr(value, "value", None), zarr.Array)
-    ]
-    if len(found) != 1:
+    stored, indices = found
+    if isinstance(stored, np.ndarray):
+        return view(ArraySource(stored), *indices)
+    folder = _folder_of(stored)
+    if folder is None:
         return None
-    behind = found[0] if isinstance(found[0], zarr.Array) else found[0].value
-    folder = _folder_of(behind)
-    if folder is None or behind.shape != array.shape or behind.dtype != array.dtype:
+    source = ZarrSource.open(folder)
+    if source.shape != stored.shape or source.dtype != stored.dtype:  # replaced meanwhile
         return None
-    return ZarrSource.open(folder)
+    return view(source, *indices)
 
 
 def _folder_of(array: Any) -> Path | None:
@@ -311,3 +305,50 @@ def _folder_of(array: Any) -> Path | None:
         wrapped = getattr(store.fs, "sync_fs", store.fs)
         root = store.path if "file" in wrapped.protocol else None
     return Path(root) / array.store_path.path if root is not None else None
+
+
+def spilled(source: Source, folder: Path) -> Source:
+    """Source whose numpy arrays lie in files, for workers in processes of their own.
+
+    An array in memory would be pickled anew with each unit of work.
+
+    Parameters
+    ----------
+    source
+        Any; sources inside of it (``source``, ``planes``) are looked into.
+    folder
+        Where the files are made; each array is written once a call. The caller removes it.
+
+    Returns
+    -------
+    `source` with an `NpySource` for each `ArraySource`; an `np.memmap` of a whole file is read
+    from there. Anything else is the same, dask arrays too.
+
+    Raises
+    ------
+    ValueError
+        An array of Python objects.
+    """
+    found: Source = _spilled(source, folder, {})
+    return found
+
+
+def _spilled(source: Any, folder: Path, written: dict[int, NpySource]) -> Any:
+    if isinstance(source, ArraySource):
+        key = id(source.array)
+        if key not in written:
+            written[key] = NpySource.behind(source.array) or _write_npy(source.array, folder)
+        return written[key]
+    changed: dict[str, Any] = {}
+    if hasattr(source, "source"):
+        changed["source"] = _spilled(source.source, folder, written)
+    if hasattr(source, "planes"):
+        changed["planes"] = tuple(_spilled(plane, folder, written) for plane in source.planes)
+    return replace(source, **changed) if changed else source
+
+
+def _write_npy(array: NDArray[Any], folder: Path) -> NpySource:
+    descriptor, path = tempfile.mkstemp(".npy", "array-", folder)
+    with os.fdopen(descriptor, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+    return NpySource.open(path)

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 # Tiles grow in whole chunks up to about this edge: below it borders cost, above it memory does.
 TILE_EDGE = 2048
 _LARGEST_COMMON: Final = 8192
@@ -49,6 +52,17 @@ class TileGrid:
 
     shape: tuple[int, ...]
     edges: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: NDArray[np.int64]) -> TileGrid:
+        """Make the grid that `array` was stored of."""
+        shape, edges = array.tolist()
+        return cls(tuple(shape), tuple(edges))
+
+    @property
+    def array(self) -> NDArray[np.int64]:
+        """Shape and edges as (2, axes), to be stored."""
+        return np.array([self.shape, self.edges])
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -32,11 +32,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def committed(path: Path) -> Iterator[IO[bytes]]:
+def committed(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name only when it is whole and on the disk.
 
-    It is written under a temporary name that starts with a dot, flushed, and renamed. If the body
-    raises, nothing is left.
+    It is written under a temporary name that starts with a dot, flushed (unless `durable` is False:
+    nobody will miss it after a power cut), and renamed. If the body raises, nothing is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
@@ -44,17 +44,19 @@ def committed(path: Path) -> Iterator[IO[bytes]]:
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             temporary.replace(path)
-            sync_file(path.parent)
+            if durable:
+                sync_file(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON durably and atomically."""
-    with committed(path) as file:
+def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
+    """Write JSON atomically, and unless told otherwise durably."""
+    with committed(path, durable=durable) as file:
         file.write(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode())
 
 

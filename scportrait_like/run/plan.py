@@ -7,6 +7,7 @@ change under finished work, whatever the memory, the workers or the batch size o
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,12 +67,13 @@ class Plan:
     row_bytes: int = 0
     seconds: float = 0.0
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, durable: bool = True) -> None:
         """Store the plan; ``plan.json`` comes last and so marks it whole."""
         directory.mkdir(exist_ok=True)
         for name, array in self.arrays.items():
             np.save(directory / f"{name}.npy", array)
-            sync_file(directory / f"{name}.npy")
+            if durable:
+                sync_file(directory / f"{name}.npy")
         content = {
             "units": [[unit.name, unit.stage, dict(unit.what)] for unit in self.units],
             "arrays": list(self.arrays),
@@ -80,7 +82,7 @@ class Plan:
             "row_bytes": self.row_bytes,
             "seconds": self.seconds,
         }
-        write_json(directory / names.PLAN_FILE, content)
+        write_json(directory / names.PLAN_FILE, content, durable=durable)
 
     @classmethod
     def load(cls, directory: Path) -> Plan:
@@ -99,13 +101,18 @@ class Plan:
 def load_arrays(directory: Path, arrays: list[str]) -> dict[str, NDArray[Any]]:
     """Memory maps of a stored plan's arrays (an empty array cannot be mapped and is read)."""
     found = {}
-    for name in arrays:
-        path = directory / f"{name}.npy"
-        try:
-            found[name] = np.load(path, mmap_mode="r")
-        except ValueError:
-            found[name] = np.load(path)
+    # numpy parses a header with `ast`, which two threads of Python 3.11 must not do at once.
+    with _parsing:
+        for name in arrays:
+            path = directory / f"{name}.npy"
+            try:
+                found[name] = np.load(path, mmap_mode="r")
+            except ValueError:
+                found[name] = np.load(path)
     return found
+
+
+_parsing = threading.Lock()
 
 
 class Task(Protocol):

@@ -43,10 +43,13 @@ class RunDirectory:
     ----------
     path
         Its place; it need not exist.
+    durable
+        False: it lasts no longer than this call, so nothing waits for the disk.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
+        self.durable = durable
         self.plan_path = path / _PLAN
         self.output_path = path / names.OUTPUT_DIR
 
@@ -90,7 +93,7 @@ class RunDirectory:
             write_json(self.path / _CACHE_FILE, kept)
             shutil.rmtree(cache, ignore_errors=True)
         self.units_path.mkdir(parents=True)
-        write_json(self.path / names.RUN_FILE, fingerprint)
+        write_json(self.path / names.RUN_FILE, fingerprint, durable=self.durable)
 
     def has_plan(self) -> bool:
         """Whether the plan was stored whole."""

@@ -178,6 +178,8 @@ class Orders:
     ----------
     run_path
         Folder of the run.
+    durable
+        Whether its files outlive a power cut.
     mark
         The file whose absence means: stop.
     batch_size
@@ -189,6 +191,7 @@ class Orders:
     """
 
     run_path: Path
+    durable: bool
     mark: Path
     batch_size: int
     parent: int
@@ -270,7 +273,7 @@ class _Run:
 
     def _submit(self, unit: Unit, mark: Path) -> Future[Mapping[str, float]]:
         batch, tight = self.window.batch_size, self.window.tight
-        orders = Orders(self.run.path, mark, batch, os.getpid(), tight)
+        orders = Orders(self.run.path, self.run.durable, mark, batch, os.getpid(), tight)
         return self.lane.executor.submit(execute, self.task, unit, orders)
 
     def _take(self, unit: Unit, future: Future[Mapping[str, float]]) -> None:
@@ -349,7 +352,7 @@ def execute(task: Task, unit: Unit, orders: Orders) -> Mapping[str, float]:
     began = time.perf_counter()
     with disk_errors(orders.run_path):
         run.note_start(unit.name)
-        with committed(run.unit_file(unit.name)) as file:
+        with committed(run.unit_file(unit.name), durable=orders.durable) as file:
             writer = UnitWriter(file)
             parts = dict(task(unit, writer, orders.batch_size, check))
             writer.close()

@@ -1,0 +1,202 @@
+"""Statistics of many vectors at once, held ragged: vector i is ``values[offsets[i]:offsets[i+1]]``.
+
+The vectors are the pixels of one label each, in one channel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, Int64, as_unsigned, frozen
+from ._jit import jit, jit_any_order
+
+Float64 = npt.NDArray[np.float64]
+
+
+@jit
+def _sum(values: Float64) -> tuple[float, float]:
+    """Sum, and what rounding took from it (Knuth's TwoSum)."""
+    total = rest = 0.0
+    for value in values:
+        new = total + value
+        part = new - total
+        rest += (total - (new - part)) + (value - part)
+        total = new
+    if not np.isfinite(total):  # an infinite sum has no rest
+        return total, 0.0
+    new = total + rest
+    return new, rest - (new - total)
+
+
+@jit_any_order
+def _plain_sum(values: Float64) -> float:
+    """Sum in any order; exact for whole numbers that stay below 2^53."""
+    total = 0.0
+    for i in range(values.size):
+        total += values[i]
+    return total
+
+
+@jit
+def _sums(values: Float64, offsets: Int64, exact: bool, out: Float64) -> None:
+    for i in range(offsets.size - 1):
+        vector = values[offsets[i] : offsets[i + 1]]
+        if exact:
+            out[i, 0] = _plain_sum(vector)
+            out[i, 1] = 0.0
+        else:
+            out[i, 0], out[i, 1] = _sum(vector)
+
+
+def ragged_sums(values: Float64, offsets: npt.ArrayLike, *, exact: bool = False) -> Float64:
+    """Sum of each vector, with what rounding left of it.
+
+    Parameters
+    ----------
+    values : (offsets[-1],) float64
+    offsets : (k + 1,) int64
+    exact
+        All are whole numbers and no vector's sum of magnitudes reaches 2^53: plain addition does.
+
+    Returns
+    -------
+    (k, 2) float64: the sum, and a small rest that belongs to it. NaN and infinity go through.
+    """
+    offset = frozen(offsets, np.int64)
+    out = np.empty((len(offset) - 1, 2), np.float64)
+    _sums(frozen(values, np.float64), offset, exact, out)
+    return out
+
+
+@jit_any_order
+def _powers(values: Float64, mean: float) -> tuple[float, float, float, float]:
+    """Sums of the first four powers of the distances to ``mean``."""
+    s1 = s2 = s3 = s4 = 0.0
+    for i in range(values.size):
+        distance = values[i] - mean
+        square = distance * distance
+        s1 += distance
+        s2 += square
+        s3 += square * distance
+        s4 += square * square
+    return s1, s2, s3, s4
+
+
+@jit
+def _moments(values: Float64, offsets: Int64, out: Float64) -> None:
+    for i in range(offsets.size - 1):
+        vector = values[offsets[i] : offsets[i + 1]]
+        n = vector.size
+        if n == 0:
+            out[i] = 0.0
+            continue
+        pivot = _plain_sum(vector) / n
+        s1, s2, s3, s4 = _powers(vector, pivot)
+        # The pivot is the mean up to rounding; the powers are moved by the difference.
+        e = s1 / n
+        out[i, 0] = pivot + e
+        out[i, 1] = s2 - e * s1
+        out[i, 2] = s3 - 3 * e * s2 + 2 * e * e * s1
+        out[i, 3] = s4 - 4 * e * s3 + 6 * e * e * s2 - 3 * e * e * e * s1
+
+
+def ragged_moments(values: Float64, offsets: npt.ArrayLike) -> Float64:
+    """Mean and central moments of each vector, in two passes.
+
+    Parameters
+    ----------
+    values : (offsets[-1],) float64
+    offsets : (k + 1,) int64
+
+    Returns
+    -------
+    (k, 4) float64: the mean, and the sums of the second, third and fourth powers of the distances
+    to it; zeros for an empty vector.
+    """
+    offset = frozen(offsets, np.int64)
+    out = np.empty((len(offset) - 1, 4), np.float64)
+    _moments(frozen(values, np.float64), offset, out)
+    return out
+
+
+@jit
+def _extremes(values: Float64, offsets: Int64, out: Float64) -> None:
+    for i in range(offsets.size - 1):
+        vector = values[offsets[i] : offsets[i + 1]]
+        n = vector.size // 4 * 4
+        low0 = low1 = low2 = low3 = np.inf
+        high0 = high1 = high2 = high3 = -np.inf
+        wrong = 0
+        for j in range(0, n, 4):
+            a, b, c, d = vector[j], vector[j + 1], vector[j + 2], vector[j + 3]
+            low0 = a if a < low0 else low0
+            low1 = b if b < low1 else low1
+            low2 = c if c < low2 else low2
+            low3 = d if d < low3 else low3
+            high0 = a if a > high0 else high0
+            high1 = b if b > high1 else high1
+            high2 = c if c > high2 else high2
+            high3 = d if d > high3 else high3
+            wrong += (a != a) | (b != b) | (c != c) | (d != d)
+        for j in range(n, vector.size):
+            a = vector[j]
+            low0 = a if a < low0 else low0
+            high0 = a if a > high0 else high0
+            wrong += a != a
+        if wrong > 0:
+            out[i] = np.nan
+        else:
+            out[i, 0] = min(min(low0, low1), min(low2, low3))
+            out[i, 1] = max(max(high0, high1), max(high2, high3))
+
+
+def ragged_extremes(values: Float64, offsets: npt.ArrayLike) -> Float64:
+    """Smallest and largest value of each vector.
+
+    Parameters
+    ----------
+    values : (offsets[-1],) float64
+    offsets : (k + 1,) int64
+
+    Returns
+    -------
+    (k, 2) float64; NaN where the vector holds one, (inf, -inf) where it is empty.
+    """
+    offset = frozen(offsets, np.int64)
+    out = np.empty((len(offset) - 1, 2), np.float64)
+    _extremes(frozen(values, np.float64), offset, out)
+    return out
+
+
+@jit
+def _pad(values: Array, offsets: Int64, fill: int, out: Array) -> None:
+    for i in range(out.shape[0]):
+        vector = values[offsets[i] : offsets[i + 1]]
+        row = out[i]
+        for x in range(vector.size):
+            row[x] = vector[x]
+        for x in range(vector.size, row.size):
+            row[x] = fill
+
+
+def ragged_rows(values: Array, offsets: npt.ArrayLike, fill: npt.ArrayLike) -> Array:
+    """Lay vectors under each other, filled up to the longest.
+
+    Parameters
+    ----------
+    values : (offsets[-1],), any dtype of 1, 2, 4 or 8 bytes
+    offsets : (k + 1,) int64
+    fill
+        What stands behind a vector's end.
+
+    Returns
+    -------
+    (k, longest), dtype of ``values``.
+    """
+    offset = frozen(offsets, np.int64)
+    longest = int(np.diff(offset).max(initial=0))
+    out = np.empty((len(offset) - 1, longest), values.dtype)
+    filled = as_unsigned(np.asarray(fill, values.dtype).reshape(1))
+    _pad(frozen(as_unsigned(values), f"u{values.itemsize}"), offset, filled[0], as_unsigned(out))
+    return out

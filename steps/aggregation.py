@@ -1,0 +1,217 @@
+"""Aggregation: statistics of each cell's pixels in every channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator
+
+from scportrait_like import names
+from scportrait_like.config import StepConfig, Strings
+from scportrait_like.errors import ElementExistsError, InputError
+from scportrait_like.identity import digest
+from scportrait_like.io.aggregation_output import AggregationSink, TableFacts
+from scportrait_like.io.indexes import labels_index
+from scportrait_like.io.inputs_of_steps import (
+    Channels,
+    check_elements,
+    find_channels,
+    open_rasters,
+)
+from scportrait_like.raster.aggregate import (
+    Crossing,
+    aggregation_grid,
+    plan_aggregation,
+    warm_up,
+    with_costs,
+)
+from scportrait_like.raster.aggregated import Needs
+from scportrait_like.raster.aggregation import AggregationTask
+from scportrait_like.raster.sources import ZarrSource
+from scportrait_like.raster.statistics import Statistic, resolve_statistics
+from scportrait_like.run.plan import Plan, Sink, Task
+from scportrait_like.run.rundir import RunDirectory
+from scportrait_like.step import ProcessingStep
+
+
+def _known_statistics(wanted: list[str]) -> list[str]:
+    if len(set(wanted)) < len(wanted):
+        raise ValueError("give each statistic once")
+    if not any(each.per_channel for each in resolve_statistics(wanted).values()):
+        raise ValueError("give at least one statistic of the pixels, such as mean")
+    return wanted
+
+
+class AggregationConfig(StepConfig):
+    """Section ``Aggregation``.
+
+    Attributes
+    ----------
+    statistics
+        Any of count, sum, mean, var, skew, kurtosis, min, max, median, and quantiles such as
+        ``q0.25``.
+    table_name
+        Of the table in the project's store; default ``intensities``, and ``intensities_<name>``
+        where the section is a list.
+    """
+
+    statistics: Annotated[Strings, AfterValidator(_known_statistics)] = ["mean"]  # noqa: RUF012
+
+
+class Aggregation(ProcessingStep):
+    """Take statistics of each cell's pixels in every channel, into a table of the project's store.
+
+    The table annotates the mask: ``X`` is the first statistic, cells x channels, the others are
+    layers; ``obs`` holds the area and the bounding box of each cell in pixels, ``obsm["spatial"]``
+    its centroid (x, y). The output folder holds ``ledger.parquet`` (every id of the mask) and
+    ``run.json``.
+    """
+
+    Config: ClassVar[type[StepConfig]] = AggregationConfig
+    config: AggregationConfig
+    folder: ClassVar[str] = names.AGGREGATION_DIR
+
+    def process(self, *, overwrite: bool | None = None) -> Path:
+        """Aggregate all cells.
+
+        Parameters
+        ----------
+        overwrite
+            True starts anew; see `ProcessingStep.execute`.
+
+        Returns
+        -------
+        pathlib.Path
+            Folder of the ledger; the table stands in ``project.sdata`` under `table_name`.
+
+        Raises
+        ------
+        InputError
+            Channels or sizes that do not fit.
+        ElementExistsError
+            Something else than this step's table has that name.
+        StaleRunError
+            What lies there was made from other settings or inputs.
+        """
+        self._check_table(overwrite)
+        return self.execute({}, overwrite)
+
+    @property
+    def table_name(self) -> str:
+        """Name of the table in the project's store."""
+        config = self.config
+        suffix = f"_{config.name}" if config.name else ""
+        return config.table_name or f"{names.INTENSITIES}{suffix}"
+
+    def output_name(self, call: Mapping[str, Any]) -> str:
+        """``data``, or the section's own name."""
+        return self.config.name or super().output_name(call)
+
+    def repeat(self, call: Mapping[str, Any], overwrite: bool = True) -> str:
+        """How a user writes the call."""
+        return f"project.aggregate({'overwrite=True' if overwrite else ''})"
+
+    # Inputs
+
+    @property
+    def labels(self) -> str:
+        """Name of the mask: the one asked for, else that of the cytosol, else of the nucleus."""
+        if self.config.labels is not None:
+            return self.config.labels
+        there = names.SEG_NUCLEUS in self.filehandler and names.SEG_CYTOSOL not in self.filehandler
+        return names.SEG_NUCLEUS if there else names.SEG_CYTOSOL
+
+    def inputs(self) -> tuple[str, ...]:
+        """The image and the mask."""
+        there = self.config.labels is not None or self.labels in self.filehandler
+        check_elements(self.filehandler, self.config.image, [self.labels] if there else [])
+        return self.config.image, self.labels
+
+    def _channels(self) -> Channels:
+        config = self.config
+        return find_channels(self.filehandler, config.image, config.channels, self.name)
+
+    def _sources(self) -> tuple[ZarrSource, ZarrSource]:
+        image, (labels,) = open_rasters(self.filehandler, self.config.image, [self.labels])
+        return image, labels
+
+    def _statistics(self) -> dict[str, Statistic]:
+        return resolve_statistics(self.config.statistics)
+
+    # Plan, task, sink
+
+    def plan(self, call: Mapping[str, Any]) -> Plan:
+        """Cut the mask into tiles, and find the cells that cross them where quantiles need it."""
+        image, labels = self._sources()
+        index = labels_index(self.filehandler, self.labels, self.budget())
+        if len(index) == 0:
+            raise InputError(f"mask {self.labels} is empty: it holds no label above 0")
+        needs, grid = Needs.of(self._statistics()), aggregation_grid(labels, image)
+        crossing = Crossing.of(index.ids, index.area, index.box, grid) if needs.ranks else None
+        plan = plan_aggregation(grid, crossing)
+        return with_costs(plan, grid, labels, image, len(self._channels()), needs)
+
+    def task(self, plan: Plan, run: RunDirectory) -> Task:
+        """Return the work of a unit; kernels are compiled here, before any worker starts."""
+        image, labels = self._sources()
+        statistics = self._statistics()
+        warm_up(image, statistics, labels)
+        needs = Needs.of(statistics)
+        return AggregationTask(
+            labels=labels,
+            what=f"mask {self.labels}",
+            image=image,
+            channels=tuple(position for position, _ in self._channels()),
+            measures=needs.measures,
+            ranks=needs.ranks,
+            background=False,
+            only_wanted=False,
+            plan_path=run.plan_path,
+            units_path=run.units_path,
+        )
+
+    def sink(self, plan: Plan, output: Path, call: Mapping[str, Any]) -> Sink:
+        """Return what merges the units into the table and the ledger."""
+        facts = TableFacts(
+            name=self.table_name,
+            region=self.labels,
+            channels=tuple(name for _, name in self._channels()),
+            statistics=self._statistics(),
+            region_key=self.config.region_key,
+            instance_key=self.config.instance_key,
+            attributes={names.REVISION: self._revision(call), names.MADE_BY: self._made_by},
+        )
+        index = labels_index(self.filehandler, self.labels, self.budget())
+        return AggregationSink(plan, output, self.filehandler, index, facts)
+
+    # The table
+
+    @property
+    def _made_by(self) -> str:
+        return f"{self.folder}/{self.output_name({})}"
+
+    def _revision(self, call: Mapping[str, Any]) -> str:
+        return digest(self.fingerprint(call))
+
+    def missing(self, call: Mapping[str, Any]) -> list[str]:
+        """The table, where the store does not hold the one of this very call."""
+        name, there = self.table_name, self.filehandler
+        if name not in there:
+            return [f"table {name} is not in the store"]
+        if there.revision(name) != self._revision(call):
+            return [f"table {name} is another one"]
+        return []
+
+    def _check_table(self, overwrite: bool | None) -> None:
+        """Refuse to replace what this step did not make."""
+        if self.table_name not in self.filehandler or self._may_replace(overwrite):
+            return
+        made_by = self.filehandler.attributes(self.table_name).get(names.MADE_BY)
+        if made_by != self._made_by:
+            raise ElementExistsError(
+                f"{self.filehandler.path} has {self.table_name!r} already, and this step did not "
+                "make it: give another table_name in the config, or replace it with "
+                f"{self.repeat({})}"
+            )
