@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
 from scportrait_like import names
 from scportrait_like.errors import InputError, MissingInputError
 from scportrait_like.filehandler import FileHandler
-from scportrait_like.plot import fitting_view, view_like
+from scportrait_like.plot import CellTable, fitting_view, view_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 Crop = tuple[int, int, int, int]
 Names = str | Sequence[str]
+Kind = Literal["map", "distribution"]
 
 _FEW: Final = 20  # names listed in a message
+# Channels that are drawn where the caller names none, and at most: both fit a page of A4.
+_DRAWN: Final[dict[Kind, int]] = {"map": 6, "distribution": 18}
 
 
 class Pictures:
@@ -43,6 +46,7 @@ class Pictures:
     filehandler: FileHandler
     steps: Mapping[str, list[ProcessingStep]]
     extraction_f: ProcessingStep | None
+    aggregation_f: ProcessingStep | None
 
     if TYPE_CHECKING:
 
@@ -183,16 +187,16 @@ class Pictures:
         InputError
             A cell that was not extracted (the message says why), or no such channel.
         """
-        from scportrait_like.plot import plot_portraits
+        from scportrait_like.plot import PlanesOf, choose_planes, plot_portraits
 
         data = self._extracted(output)
         images = data.obsm[names.IMAGES_KEY]
         with closing(images.file):
             ids = data.obs[names.INSTANCE_KEY].to_numpy()
             rows = None if cell_ids is None else _rows(ids, cell_ids, Path(images.file.filename))
-            planes, n_masks = _planes(data, channels, masks)
+            planes, n_masks = choose_planes(data.var, channels, masks)
             return plot_portraits(
-                _PlanesOf(images, planes),
+                PlanesOf(images, planes),
                 ids,
                 [str(data.var["channels"].iloc[plane]) for plane in planes],
                 n_masks=n_masks,
@@ -201,6 +205,97 @@ class Pictures:
                 title=title,
                 save=save,
             )
+
+    def plot_intensities(
+        self,
+        channels: Names | None = None,
+        *,
+        kind: Kind = "map",
+        statistic: str = "X",
+        table: str | None = None,
+        mask: str | None = None,
+        crop: Crop | None = None,
+        percentiles: tuple[float, float] = (1.0, 99.0),
+        colormap: str = "viridis",
+        title: str | None = None,
+        max_pixels: int = 1_000_000,
+        save: str | Path | None = None,
+    ) -> Figure:
+        """Draw what was measured of each cell, one panel a channel: upon the tissue, or its spread.
+
+        Parameters
+        ----------
+        channels
+            Names of channels. Default: all if they fit a page (6 maps, 18 distributions), else
+            those of the most spread.
+        kind
+            "map": each cell of the mask in the colour of its value, cells without one in grey.
+            "distribution": a histogram of all cells.
+        statistic
+            "X": the table's first statistic; else the name of one ("median"), or a column of its
+            `obs` such as "area".
+        table
+            Name of a table; default: that of the step `Aggregation` in the config, else
+            "intensities".
+        mask
+            "nucleus", "cytosol", or the name of labels, where the table holds cells of several;
+            default: the first one.
+        crop
+            Of a map: (y0, y1, x0, x1) in pixels of the full image.
+        percentiles
+            Of a map: those of each channel that become the first and the last colour. They are of
+            all cells of the mask, so colours mean the same whatever the crop.
+        colormap
+            Of a map: its name in matplotlib.
+        title
+            Drawn above.
+        max_pixels
+            Of a map: the finest level with no more pixels in view is drawn, in each panel.
+        save
+            Where to write the picture.
+
+        Raises
+        ------
+        MissingInputError
+            There is no such table: the message says how to make it. Or its mask is gone.
+        InputError
+            No such channel, statistic or kind, or a crop that does not lie in the mask.
+        """
+        from scportrait_like.plot import plot_distributions, plot_values
+
+        if kind not in get_args(Kind):
+            raise InputError(f"kind={kind!r}: expected one of {', '.join(get_args(Kind))}")
+        if kind == "distribution" and crop is not None:
+            raise InputError("crop: a distribution is of all cells; leave it out, or draw a map")
+        cells = self._cell_table(table)
+        region = self._region(cells, mask)
+        wanted = [channels] if isinstance(channels, str) else channels
+        found = cells.read(statistic, wanted, _DRAWN[kind], region)
+        more = f"{found.hidden} more channels not shown" if found.hidden else ""
+        if kind == "distribution":
+            return plot_distributions(
+                found.values,
+                found.names,
+                statistic=found.statistic,
+                title=title,
+                footnote=more,
+                save=save,
+            )
+        view = fitting_view(self._levels(self._masks(region)[0]), crop, max_pixels)
+        return plot_values(
+            view,
+            found.ids,
+            found.values,
+            found.names,
+            statistic=found.statistic,
+            crop=view.crop,
+            scale=view.scale,
+            percentiles=percentiles,
+            colormap=colormap,
+            title=title,
+            footnote=more,
+            save=save,
+        )
 
     def report(self) -> Path:
         """Write a page with pictures of the inputs and outputs, and what became of every cell.
@@ -253,6 +348,35 @@ class Pictures:
         store = self.filehandler
         return [store.open_array(name, level) for level in range(len(store.level_paths(name)))]
 
+    def _cell_table(self, name: str | None) -> CellTable:
+        """Open a table of the store; default: that of the aggregation."""
+        import zarr
+
+        step = self.aggregation_f
+        own = getattr(step, "table_name", names.INTENSITIES)
+        elements = self.filehandler.element_names()
+        wanted = own if name is None else name
+        if elements.get(wanted) != "tables":
+            how = "run project.aggregate()"
+            if step is None:
+                how = f"put a section Aggregation into the config, then {how}"
+            elif wanted == own:
+                how = step.how_to_go_on(step.output_path.name)
+            there = ", ".join(key for key, kind in elements.items() if kind == "tables") or "none"
+            raise MissingInputError(
+                f"{self.project_location} has no table {wanted}: {how}. Tables there are: {there}"
+            )
+        return CellTable(zarr.open_group(self.filehandler.element_path(wanted), mode="r"), wanted)
+
+    def _region(self, cells: CellTable, mask: str | None) -> str:
+        """Name of the mask whose cells are drawn."""
+        wanted = cells.regions[0] if mask is None else names.LABELS_OF_KIND.get(mask, mask)
+        if wanted not in cells.regions:
+            raise InputError(
+                f"mask={mask!r}: the table {cells.name} holds cells of {', '.join(cells.regions)}"
+            )
+        return wanted
+
     def _extracted(self, output: str | None) -> AnnData:
         if output is None or self.extraction_f is None:
             return self.h5sc
@@ -260,33 +384,6 @@ class Pictures:
 
         path = self.extraction_f.directory / output / names.H5SC_FILE
         return read_h5sc(path, self.extraction_f.how_to_go_on(output))
-
-
-class _PlanesOf:
-    """Some planes of single-cell images (n, planes, S, S) on disk."""
-
-    def __init__(self, images: Any, planes: list[int]) -> None:
-        self._images, self._planes = images, planes
-        self.shape = (images.shape[0], len(planes), *images.shape[2:])
-
-    def __getitem__(self, row: int) -> np.ndarray[Any, Any]:
-        return np.stack([self._images[row, plane] for plane in self._planes])
-
-
-def _planes(data: AnnData, channels: Names | None, masks: bool) -> tuple[list[int], int]:
-    """Numbers of the planes to draw, masks first, and how many of them are masks."""
-    known = [str(name) for name in data.var["channels"]]
-    is_mask = [str(kind) == "mask" for kind in data.var["channel_mapping"]]
-    first = [plane for plane, mask in enumerate(is_mask) if mask and masks]
-    named = {known[plane]: plane for plane, mask in enumerate(is_mask) if not mask}
-    wanted = [channels] if isinstance(channels, str) else channels
-    if wanted is None:
-        return first + list(named.values()), len(first)
-    if missing := [name for name in wanted if name not in named]:
-        raise InputError(
-            f"channels: {', '.join(missing)} not among the extracted: {', '.join(named)}"
-        )
-    return first + [named[name] for name in wanted], len(first)
 
 
 def _rows(ids: np.ndarray[Any, Any], cell_ids: Sequence[int], file: Path) -> list[int]:

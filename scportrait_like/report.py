@@ -22,7 +22,7 @@ from scportrait_like.io.placement import (
     scratch_folder,
     write_errors,
 )
-from scportrait_like.plot import fitting_view
+from scportrait_like.plot import CellTable, fitting_view
 from scportrait_like.status import StepStatus
 from scportrait_like.step import ProcessingStep
 
@@ -41,7 +41,8 @@ _CELLS_ACROSS: Final = 45
 _LOOK: Final = 1000
 # Pixels of the level that is searched for the part that holds most cell.
 _OVERVIEW: Final = 1_000_000
-
+# Maps of intensities: four fill two rows.
+_MAPS: Final = 4
 
 Crop = tuple[int, int, int, int]
 
@@ -63,6 +64,9 @@ class Reported(Protocol):
         """See `Project`."""
 
     def plot_single_cell_images(self, *arguments: Any, **options: Any) -> Any:
+        """See `Project`."""
+
+    def plot_intensities(self, *arguments: Any, **options: Any) -> Any:
         """See `Project`."""
 
 
@@ -105,6 +109,31 @@ class Output:
     pictures: list[Picture] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class ChannelLine:
+    """The values of one channel over all cells; empty texts where it has none."""
+
+    channel: str
+    least: str
+    median: str
+    largest: str
+    without: int
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """A table of what was measured of each cell."""
+
+    table: str
+    mask: str
+    cells: int
+    statistics: str
+    statistic: str
+    lines: list[ChannelLine]
+    status: StepStatus | None = None
+    pictures: list[Picture] = field(default_factory=list)
+
+
 def write_report(project: Reported) -> Path:
     """Write the report; the caller holds the project's lock.
 
@@ -141,6 +170,7 @@ def _page(project: Reported, folder: Path) -> str:
         input_pictures=_input_pictures(project, folder),
         steps=project.status(),
         outputs=_outputs(project, folder),
+        intensities=_intensities(project, folder),
         config=config.read_text("utf-8") if config.is_file() else "",
     )
 
@@ -250,3 +280,59 @@ def _output(
         caption = "Single-cell images, each channel on a scale of its own."
         output.pictures.append(Picture(file, caption))
     return [output]
+
+
+def _intensities(project: Reported, folder: Path) -> list[Intensities]:
+    """The tables of all aggregations, and a table of their usual name that was loaded."""
+    elements = project.filehandler.element_names()
+    made = {
+        str(table): step.status()[0]
+        for steps in project.steps.values()
+        for step in steps
+        if (table := getattr(step, "table_name", None)) is not None
+    }
+    wanted: dict[str, StepStatus | None] = {names.INTENSITIES: None, **made}
+    return [
+        _intensity(project, name, status, folder)
+        for name, status in wanted.items()
+        if elements.get(name) == "tables" and project.filehandler.metadata(name).get("region")
+    ]
+
+
+def _intensity(
+    project: Reported, name: str, status: StepStatus | None, folder: Path
+) -> Intensities:
+    import zarr
+
+    table = CellTable(zarr.open_group(project.filehandler.element_path(name), mode="r"), name)
+    mask = table.regions[0]
+    found = table.read("X", table.channels, len(table.channels), mask)
+    statistics = ", ".join([table.x_statistic, *table.layers])
+    lines = [_channel_line(*each) for each in zip(found.names, found.values.T, strict=True)]
+    section = Intensities(name, mask, len(found.ids), statistics, table.x_statistic, lines, status)
+    if not lines or not len(found.ids):
+        return section
+    if project.filehandler.element_names().get(mask) == "labels":
+        file = f"map_{name}.png"
+        shown = _most_spread(table, mask)
+        project.plot_intensities(shown, table=name, save=folder / file)
+        caption = f"Each cell in the colour of its {table.x_statistic}, channels of most spread."
+        section.pictures.append(Picture(file, caption))
+    file = f"distribution_{name}.png"
+    project.plot_intensities(kind="distribution", table=name, save=folder / file)
+    caption = f"The {table.x_statistic} of all cells, one histogram a channel."
+    section.pictures.append(Picture(file, caption))
+    return section
+
+
+def _most_spread(table: CellTable, mask: str) -> list[str]:
+    return table.read("X", None, _MAPS, mask).names
+
+
+def _channel_line(channel: str, values: np.ndarray[Any, Any]) -> ChannelLine:
+    finite = values[np.isfinite(values)]
+    without = len(values) - len(finite)
+    if not finite.size:
+        return ChannelLine(channel, "", "", "", without)
+    least, median, largest = (f"{value:,.4g}" for value in np.quantile(finite, (0, 0.5, 1)))
+    return ChannelLine(channel, least, median, largest, without)

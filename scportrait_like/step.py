@@ -356,10 +356,12 @@ class ProcessingStep(ABC):
         found = {first}
         if self.directory.is_dir():
             for entry in self.directory.iterdir():
-                if entry.name.startswith(".") and entry.name.endswith(".run"):
-                    found.add(entry.name[1:-4])
-                elif read_fingerprint(entry) is not None:
-                    found.add(entry.name)
+                made = read_fingerprint(entry)
+                # The other mappings of a section that is a list keep theirs here too.
+                if made is None or made.get("config", {}).get("name") != self.config.name:
+                    continue
+                is_run = entry.name.startswith(".") and entry.name.endswith(".run")
+                found.add(entry.name[1:-4] if is_run else entry.name)
         return [
             self._status(name) for name in sorted(found, key=lambda name: (name != first, name))
         ]

@@ -19,7 +19,7 @@ PROGRAM = "scportrait-like"
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Single-cell images, from a project folder, in bounded memory and resumable.",
+    help="Single-cell images and intensities, in a project folder: memory bounded, resumable.",
     epilog="Exit codes: 0 done; 1 a run failed (details in processing.log); 2 wrong use; "
     "130 interrupted.",
     no_args_is_help=True,
@@ -47,6 +47,8 @@ _DEMO_PICTURES = {
     "input_image.png": "the input with the outlines of the mask",
     "masks.png": "the mask",
     "single_cells_data.png": "single-cell images, channel by channel",
+    "map_intensities.png": "each cell in the colour of its mean intensity, stain by stain",
+    "distribution_intensities.png": "the mean intensities of all cells",
     "report.html": "all of it on a page",
 }
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The project folder.")]
@@ -229,6 +231,8 @@ def demo(
     typer.echo("\nLook at the pictures:")
     for picture, shows in _DEMO_PICTURES.items():
         typer.echo(f"  {directory / 'report' / picture}: {shows}")
+    with telling(directory, _line("demo", directory), log=False):
+        _show_intensities(_project(directory))
 
 
 def _project(directory: Path, **options: Any) -> Project:
@@ -268,6 +272,20 @@ def _show_inputs(project: Project) -> None:
         typer.echo(f"{name} ({shape}, {array.dtype}){channels}")
     if not rasters:
         typer.echo("nothing is loaded")
+
+
+def _show_intensities(project: Project) -> None:
+    """Where the table of the demo is, and its first rows."""
+    from scportrait_like.names import INTENSITIES
+
+    table = project.sdata[INTENSITIES]
+    cells, channels = table.shape
+    typer.echo(
+        f"\nThe mean intensities, {cells} cells x {channels} channels: the table {INTENSITIES!r} "
+        f"of {project.filehandler.path}"
+    )
+    typer.echo(table.to_df().head(3).round(1).to_string(index_names=False))
+    typer.echo(f"Its layers: {', '.join(sorted(table.layers))}")
 
 
 def _show_steps(project: Project) -> None:

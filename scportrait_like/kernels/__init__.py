@@ -16,7 +16,13 @@ from .lzf import lzf_encode
 from .masks import blur, fill_holes
 from .normalisation import Normalisation, Plain, Quantiles, Scale
 from .portraits import mask_planes, portraits
-from .ragged import ragged_extremes, ragged_moments, ragged_rows, ragged_sums
+from .ragged import (
+    ragged_extremes,
+    ragged_moments,
+    ragged_rows,
+    ragged_sums,
+    value_counts,
+)
 from .runs import LabelRuns, gather_runs, label_runs
 
 __all__ = [
@@ -44,6 +50,7 @@ __all__ = [
     "ragged_rows",
     "ragged_sums",
     "run_partials",
+    "value_counts",
     "warm_up",
     "warm_up_runs",
 ]

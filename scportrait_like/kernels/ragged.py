@@ -15,10 +15,11 @@ Float64 = npt.NDArray[np.float64]
 
 
 @jit
-def _sum(values: Float64) -> tuple[float, float]:
+def _sum(values: Array) -> tuple[float, float]:
     """Sum, and what rounding took from it (Knuth's TwoSum)."""
-    total = rest = 0.0
-    for value in values:
+    total = rest = np.float64(0)
+    for i in range(values.size):
+        value = np.float64(values[i])
         new = total + value
         part = new - total
         rest += (total - (new - part)) + (value - part)
@@ -30,16 +31,16 @@ def _sum(values: Float64) -> tuple[float, float]:
 
 
 @jit_any_order
-def _plain_sum(values: Float64) -> float:
+def _plain_sum(values: Array) -> float:
     """Sum in any order; exact for whole numbers that stay below 2^53."""
     total = 0.0
     for i in range(values.size):
-        total += values[i]
+        total += np.float64(values[i])
     return total
 
 
 @jit
-def _sums(values: Float64, offsets: Int64, exact: bool, out: Float64) -> None:
+def _sums(values: Array, offsets: Int64, exact: bool, out: Float64) -> None:
     for i in range(offsets.size - 1):
         vector = values[offsets[i] : offsets[i + 1]]
         if exact:
@@ -49,12 +50,13 @@ def _sums(values: Float64, offsets: Int64, exact: bool, out: Float64) -> None:
             out[i, 0], out[i, 1] = _sum(vector)
 
 
-def ragged_sums(values: Float64, offsets: npt.ArrayLike, *, exact: bool = False) -> Float64:
+def ragged_sums(values: Array, offsets: npt.ArrayLike, *, exact: bool = False) -> Float64:
     """Sum of each vector, with what rounding left of it.
 
     Parameters
     ----------
-    values : (offsets[-1],) float64
+    values : (offsets[-1],), any real dtype
+        Summed as float64.
     offsets : (k + 1,) int64
     exact
         All are whole numbers and no vector's sum of magnitudes reaches 2^53: plain addition does.
@@ -65,7 +67,7 @@ def ragged_sums(values: Float64, offsets: npt.ArrayLike, *, exact: bool = False)
     """
     offset = frozen(offsets, np.int64)
     out = np.empty((len(offset) - 1, 2), np.float64)
-    _sums(frozen(values, np.float64), offset, exact, out)
+    _sums(frozen(values, values.dtype), offset, exact, out)
     return out
 
 
@@ -200,3 +202,25 @@ def ragged_rows(values: Array, offsets: npt.ArrayLike, fill: npt.ArrayLike) -> A
     filled = as_unsigned(np.asarray(fill, values.dtype).reshape(1))
     _pad(frozen(as_unsigned(values), f"u{values.itemsize}"), offset, filled[0], as_unsigned(out))
     return out
+
+
+@jit
+def _value_counts(values: Array, counts: Int64) -> None:
+    for value in values:
+        counts[value] += 1
+
+
+def value_counts(values: Array) -> Int64:
+    """How often each value occurs.
+
+    Parameters
+    ----------
+    values : (n,), whole numbers of 1 or 2 bytes
+
+    Returns
+    -------
+    (256,) or (65536,) int64, by the value's bits as an unsigned number.
+    """
+    counts = np.zeros(1 << (8 * values.itemsize), np.int64)
+    _value_counts(frozen(as_unsigned(values), f"u{values.itemsize}"), counts)
+    return counts

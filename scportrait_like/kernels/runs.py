@@ -273,22 +273,30 @@ def label_runs(labels: Array, *, background: bool = False) -> LabelRuns:
 
 @jit
 def _gather(flat: Array, starts: Int64, lengths: Int64, out: Array) -> None:
-    # Unsigned positions need no test for negative ones, and most runs are short: blocks of a fixed
-    # length are moved at once.
-    block = np.uint64(16)
+    # Most runs are short, so blocks of a fixed length are moved, the last one over the one before.
+    # Unsigned positions need no test for negative ones.
+    wide, narrow = np.uint64(16), np.uint64(4)
     at = np.uint64(0)
     for i in range(starts.size):
-        source = np.uint64(starts[i])
-        rest = np.uint64(lengths[i])
-        for _ in range(rest // block):
-            for x in range(block):
+        source, count = np.uint64(starts[i]), np.uint64(lengths[i])
+        if count >= wide:
+            for block in range(count // wide):
+                for x in range(wide):
+                    out[at + block * wide + x] = flat[source + block * wide + x]
+            last = count - wide
+            for x in range(wide):
+                out[at + last + x] = flat[source + last + x]
+        elif count >= narrow:
+            for block in range(count // narrow):
+                for x in range(narrow):
+                    out[at + block * narrow + x] = flat[source + block * narrow + x]
+            last = count - narrow
+            for x in range(narrow):
+                out[at + last + x] = flat[source + last + x]
+        else:
+            for x in range(count):
                 out[at + x] = flat[source + x]
-            at += block
-            source += block
-        rest %= block
-        for x in range(rest):
-            out[at + x] = flat[source + x]
-        at += rest
+        at += count
 
 
 def gather_runs(pixels: Array, starts: npt.ArrayLike, lengths: npt.ArrayLike, out: Array) -> None:

@@ -181,7 +181,7 @@ def enlargement(shape: tuple[int, int]) -> int:
 def show(
     figure: Figure,
     box: tuple[float, float, float, float],
-    rgb: npt.NDArray[np.float32],
+    rgb: npt.NDArray[Any],
     crop: Crop,
     scale: float,
 ) -> Axes:

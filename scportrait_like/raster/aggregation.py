@@ -107,20 +107,32 @@ class _TileWork:
 
     def go(self) -> None:
         runs = self._runs()
-        crossing = np.isin(runs.ids, self.arrays["light"])
-        self.light = runs.take(np.flatnonzero(crossing))
-        self.heavy = runs.take(np.flatnonzero(np.isin(runs.ids, self.arrays["heavy"])))
+        light, heavy = (np.isin(runs.ids, self.arrays[kind]) for kind in ("light", "heavy"))
+        crossing = light | heavy
+        self.light, self.heavy = (runs.take(np.flatnonzero(kind)) for kind in (light, heavy))
         self.out.put("light", self.light.ids)
         self.out.put("light_area", self.light.area)
         self.out.put("heavy", self.heavy.ids)
-        if self.task.image is None or not len(runs.ids):
+        if self.task.image is None or not len(runs.ids) or not self._asks:
             return
-        # Labels of one size next to each other are sorted together without waste.
-        order = np.argsort(runs.area if self.task.ranks else runs.ids, kind="stable")
-        self.n_labels, self.batches = len(order), list(_batches(runs.take(order), order))
+        self.n_labels = len(runs.ids)
+        self.batches = list(_batches(runs, np.arange(self.n_labels)))
+        self.sorted = list(self._inner(runs, crossing)) if self.task.ranks else []
         planes = self.reading.planes(self.task.image, self.task.channels, self.tile)
         for number, block in enumerate(self.task.blocks):
             self._block(number, block, planes)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether anything is asked of the pixels."""
+        return bool(self.task.measures or self.task.ranks)
+
+    @staticmethod
+    def _inner(runs: LabelRuns, crossing: NDArray[np.bool_]) -> Iterator[_Batch]:
+        """Labels whose quantiles are final here; those of one size are sorted without waste."""
+        rows = np.flatnonzero(~crossing)
+        rows = rows[np.argsort(runs.area[rows], kind="stable")]
+        return _batches(runs.take(rows), rows)
 
     def _runs(self) -> LabelRuns:
         labels = self.reading.read(self.task.labels, self.tile.region)
@@ -139,15 +151,15 @@ class _TileWork:
         """Take and write the figures of some channels."""
         shape = len(block), self.n_labels
         found = {m.name: np.empty((*shape, m.width)) for m in self.task.measures}
-        ranks = np.empty((*shape, len(self.task.ranks), 2))
+        ranks = np.full((*shape, len(self.task.ranks), 2), np.nan)
         light = []
         for place, (channel, read) in zip(range(len(block)), planes, strict=False):
             plane = _plain(read)
             for batch in self.batches:
                 self._take(batch, plane, {name: out[place] for name, out in found.items()})
-                if self.task.ranks:
-                    vectors = _gather(plane, batch.runs)
-                    ranks[place, batch.rows] = take_ranks(vectors, self.task.ranks)
+            for batch in self.sorted:
+                vectors = _gather(plane, batch.runs)
+                ranks[place, batch.rows] = take_ranks(vectors, self.task.ranks)
             if self.task.ranks:
                 light.append(_gather(plane, self.light).values)
                 self._leave_heavy(channel, plane)
@@ -163,15 +175,17 @@ class _TileWork:
         self, batch: _Batch, plane: NDArray[Any], found: Mapping[str, NDArray[np.float64]]
     ) -> None:
         """Take all measures of some labels; those of a large one from its pieces."""
-        done = np.zeros(1, np.int64)
-        for number, piece in enumerate(batch.pieces):
+        taken: dict[str, list[NDArray[np.float64]]] = {name: [] for name in found}
+        for piece in batch.pieces:
             vectors = _gather(plane, piece)
             for measure in self.task.measures:
-                out, taken = found[measure.name], measure.take(vectors)
-                if number:
-                    taken = measure.merge(out[batch.rows], taken, done, piece.area)
-                out[batch.rows] = taken
-            done = done + piece.area
+                taken[measure.name].append(measure.take(vectors))
+        count = np.concatenate([piece.area for piece in batch.pieces])
+        for measure in self.task.measures:
+            figures = np.concatenate(taken[measure.name])
+            if len(batch.pieces) > 1:
+                figures = _fold(measure, figures, count)
+            found[measure.name][batch.rows] = figures
 
     def _leave_heavy(self, channel: int, plane: NDArray[Any]) -> None:
         for row, label in enumerate(self.heavy.ids):
@@ -207,6 +221,19 @@ def _batches(runs: LabelRuns, rows: NDArray[np.int64]) -> Iterator[_Batch]:
             cuts = batches(part.lengths, _PIXELS_TOGETHER)
             pieces = [_piece(part, slice_of_runs) for slice_of_runs in cuts]
         yield _Batch(rows[labels], part, pieces)
+
+
+def _fold(
+    measure: Measure, figures: NDArray[np.float64], count: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Merge the figures of one label's pieces (p, width), neighbours first."""
+    while len(count) > 1:
+        even = len(count) // 2 * 2
+        a, b = slice(0, even, 2), slice(1, even, 2)
+        merged = measure.merge(figures[a], figures[b], count[a], count[b])
+        figures = np.concatenate([merged, figures[even:]])
+        count = np.concatenate([count[a] + count[b], count[even:]])
+    return figures
 
 
 def _piece(runs: LabelRuns, which: slice) -> LabelRuns:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scportrait_like.kernels import ragged_rows
+from scportrait_like.kernels import ragged_rows, value_counts
 from scportrait_like.raster.statistics import Floats, Rank, Vectors
 
 Counts = NDArray[np.int64]
@@ -23,6 +23,12 @@ class Distinct(NamedTuple):
     @classmethod
     def of(cls, pixels: NDArray[Any]) -> Distinct:
         """Sort and count pixels; NaN comes last."""
+        if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
+            counts = value_counts(pixels)
+            values = np.flatnonzero(counts).astype(f"u{pixels.itemsize}")
+            counts = counts[values]
+            ascending = np.argsort(values.view(pixels.dtype))
+            return cls(values.view(pixels.dtype)[ascending], counts[ascending])
         values, counts = np.unique(pixels, return_counts=True)
         return cls(values, counts)
 

@@ -145,10 +145,12 @@ class Statistic:
 
 def _take_sums(vectors: Vectors) -> Floats:
     dtype = vectors.values.dtype
+    if dtype == np.float16:  # kernels have no such numbers
+        return ragged_sums(vectors.floats, vectors.offsets)
     if dtype.kind == "f" or dtype.itemsize < 8:
         # A vector of 2^21 pixels of 32 bits stays below 2^53; of 16 bits any does.
         small = dtype.kind != "f" and _longest(vectors) << (8 * dtype.itemsize) <= 1 << 53
-        return ragged_sums(vectors.floats, vectors.offsets, exact=small)
+        return ragged_sums(vectors.values, vectors.offsets, exact=small)
     # Whole numbers of 64 bits: their halves are exact as float64, each sum of halves too.
     halves = [(vectors.values >> 32).astype(np.float64) * 2.0**32]
     halves.append((vectors.values & dtype.type(2**32 - 1)).astype(np.float64))

@@ -244,8 +244,7 @@ def start_worker(parent: int, tight: bool) -> None:
     resumed run. Called again it does nothing.
     """
     global _watched_parent
-    if tight:
-        tune_allocator()
+    tune_allocator(tight)
     if _watched_parent != parent:
         _watched_parent = parent
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()

@@ -128,8 +128,7 @@ def run_units(
             logger.warning("working in threads instead of processes, which take memory themselves")
             choice = _THREADS
             window = _window(choice, plan, resources, watch.now)
-        if window.tight:
-            tune_allocator()
+        tune_allocator(window.tight)
         try:
             lane = open_lane(choice, window.size, window.tight)
         except BaseException:
