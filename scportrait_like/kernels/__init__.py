@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .boxes import cut_masks, cut_pixels, paste, ragged_offsets
-from .index import LabelPartials, label_partials, merge_partials, run_partials
+from .index import (
+    LabelPartials,
+    label_partials,
+    merge_in_passing,
+    merge_partials,
+    run_partials,
+)
 from .lzf import lzf_encode
 from .masks import blur, fill_holes
 from .normalisation import Normalisation, Plain, Quantiles, Scale
@@ -41,6 +47,7 @@ __all__ = [
     "label_runs",
     "lzf_encode",
     "mask_planes",
+    "merge_in_passing",
     "merge_partials",
     "paste",
     "portraits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -177,3 +177,22 @@ def merge_partials(
     negative = any(part.negative for part in partials)
     too_large = any(part.too_large for part in partials)
     return LabelPartials(ids, area, sums, box, negative, too_large), tiles
+
+
+# Labels of tiles that wait to be merged, at least: merging sorts all ids.
+_WAITING = 1 << 18
+
+
+def merge_in_passing(partials: Iterable[LabelPartials]) -> LabelPartials:
+    """Merge the partials of disjoint tiles as they come.
+
+    Memory grows with the labels, however many tiles each of them is in.
+    """
+    merged, waiting, count = None, [], 0
+    for part in partials:
+        waiting.append(part)
+        count += len(part.ids)
+        if count > max(_WAITING, 0 if merged is None else len(merged.ids)):
+            merged, _ = merge_partials(waiting)
+            waiting, count = [merged], 0
+    return merge_partials(waiting)[0]

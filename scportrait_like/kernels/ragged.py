@@ -72,11 +72,11 @@ def ragged_sums(values: Array, offsets: npt.ArrayLike, *, exact: bool = False) -
 
 
 @jit_any_order
-def _powers(values: Float64, mean: float) -> tuple[float, float, float, float]:
+def _powers(values: Array, mean: float) -> tuple[float, float, float, float]:
     """Sums of the first four powers of the distances to ``mean``."""
     s1 = s2 = s3 = s4 = 0.0
     for i in range(values.size):
-        distance = values[i] - mean
+        distance = np.float64(values[i]) - mean
         square = distance * distance
         s1 += distance
         s2 += square
@@ -86,13 +86,10 @@ def _powers(values: Float64, mean: float) -> tuple[float, float, float, float]:
 
 
 @jit
-def _moments(values: Float64, offsets: Int64, out: Float64) -> None:
+def _moments(values: Array, offsets: Int64, out: Float64) -> None:
     for i in range(offsets.size - 1):
         vector = values[offsets[i] : offsets[i + 1]]
         n = vector.size
-        if n == 0:
-            out[i] = 0.0
-            continue
         pivot = _plain_sum(vector) / n
         s1, s2, s3, s4 = _powers(vector, pivot)
         # The pivot is the mean up to rounding; the powers are moved by the difference.
@@ -103,71 +100,57 @@ def _moments(values: Float64, offsets: Int64, out: Float64) -> None:
         out[i, 3] = s4 - 4 * e * s3 + 6 * e * e * s2 - 3 * e * e * e * s1
 
 
-def ragged_moments(values: Float64, offsets: npt.ArrayLike) -> Float64:
+def ragged_moments(values: Array, offsets: npt.ArrayLike) -> Float64:
     """Mean and central moments of each vector, in two passes.
 
     Parameters
     ----------
-    values : (offsets[-1],) float64
+    values : (offsets[-1],), any real dtype
     offsets : (k + 1,) int64
+        No vector is empty.
 
     Returns
     -------
     (k, 4) float64: the mean, and the sums of the second, third and fourth powers of the distances
-    to it; zeros for an empty vector.
+    to it.
     """
     offset = frozen(offsets, np.int64)
     out = np.empty((len(offset) - 1, 4), np.float64)
-    _moments(frozen(values, np.float64), offset, out)
+    _moments(frozen(values, values.dtype), offset, out)
     return out
 
 
 @jit
-def _extremes(values: Float64, offsets: Int64, out: Float64) -> None:
+def _extremes(values: Array, offsets: Int64, out: Float64) -> None:
     for i in range(offsets.size - 1):
         vector = values[offsets[i] : offsets[i + 1]]
-        n = vector.size // 4 * 4
-        low0 = low1 = low2 = low3 = np.inf
-        high0 = high1 = high2 = high3 = -np.inf
+        low = high = vector[0]
         wrong = 0
-        for j in range(0, n, 4):
-            a, b, c, d = vector[j], vector[j + 1], vector[j + 2], vector[j + 3]
-            low0 = a if a < low0 else low0
-            low1 = b if b < low1 else low1
-            low2 = c if c < low2 else low2
-            low3 = d if d < low3 else low3
-            high0 = a if a > high0 else high0
-            high1 = b if b > high1 else high1
-            high2 = c if c > high2 else high2
-            high3 = d if d > high3 else high3
-            wrong += (a != a) | (b != b) | (c != c) | (d != d)
-        for j in range(n, vector.size):
-            a = vector[j]
-            low0 = a if a < low0 else low0
-            high0 = a if a > high0 else high0
-            wrong += a != a
-        if wrong > 0:
-            out[i] = np.nan
-        else:
-            out[i, 0] = min(min(low0, low1), min(low2, low3))
-            out[i, 1] = max(max(high0, high1), max(high2, high3))
+        for j in range(vector.size):
+            value = vector[j]
+            low = min(low, value)
+            high = max(high, value)
+            wrong += value != value
+        out[i, 0] = low if wrong == 0 else np.nan
+        out[i, 1] = high if wrong == 0 else np.nan
 
 
-def ragged_extremes(values: Float64, offsets: npt.ArrayLike) -> Float64:
+def ragged_extremes(values: Array, offsets: npt.ArrayLike) -> Float64:
     """Smallest and largest value of each vector.
 
     Parameters
     ----------
-    values : (offsets[-1],) float64
+    values : (offsets[-1],), any real dtype
     offsets : (k + 1,) int64
+        No vector is empty.
 
     Returns
     -------
-    (k, 2) float64; NaN where the vector holds one, (inf, -inf) where it is empty.
+    (k, 2) float64; NaN where the vector holds one.
     """
     offset = frozen(offsets, np.int64)
     out = np.empty((len(offset) - 1, 2), np.float64)
-    _extremes(frozen(values, np.float64), offset, out)
+    _extremes(frozen(values, values.dtype), offset, out)
     return out
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SIZE: Final = (2.35, 0.95)  # inches: three in a row
 _ALONE: Final = (5.0, 2.0)
-_BINS: Final = 60
+_BINS: Final = (10, 60)  # few for few cells, or there would be nothing but noise
 # An axis that ends beyond so many times the lower quartile has a long tail: most of the values
 # would share a few bins.
 _LONG: Final = 20
@@ -102,25 +102,26 @@ def _linear_width(values: npt.NDArray[np.float64]) -> float | None:
 def _bins(values: npt.NDArray[np.float64], width: float | None) -> npt.NDArray[np.float64]:
     """Return the edges of the bins: equal on the axis, save where whole numbers lie wider."""
     low, high = float(values.min()), float(values.max())
+    n = int(np.clip(1.5 * np.sqrt(len(values)), *_BINS))
     if low == high:
         half = max(0.5, abs(low) * 1e-3)
         return np.asarray([low - half, high + half])
     if (values == np.floor(values)).all() and high - low < 2**53:
         # Bins that hold one whole number here and two there would look like a comb.
         if width is None:
-            step = -(-(high - low + 1) // _BINS)
+            step = -(-(high - low + 1) // n)
             return np.asarray(np.arange(low - 0.5, high + step, step))
         low, high = low - 0.5, high + 0.5
-        edges = _spaced(low, high, width)
+        edges = _spaced(low, high, width, n)
         return np.unique(np.concatenate([[low], np.floor(edges[1:-1]) + 0.5, [high]]))
-    return _spaced(low, high, width)
+    return _spaced(low, high, width, n)
 
 
-def _spaced(low: float, high: float, width: float | None) -> npt.NDArray[np.float64]:
+def _spaced(low: float, high: float, width: float | None, n: int) -> npt.NDArray[np.float64]:
     if width is None:
-        return np.linspace(low, high, _BINS + 1)
+        return np.linspace(low, high, n + 1)
     first, last = np.arcsinh(low / width), np.arcsinh(high / width)
-    edges = width * np.sinh(np.linspace(first, last, _BINS + 1))
+    edges = width * np.sinh(np.linspace(first, last, n + 1))
     edges[0], edges[-1] = low, high  # not a rounding short of them
     return np.asarray(edges)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from scportrait_like.errors import InputError, ShapeError
-from scportrait_like.kernels import LabelPartials, label_partials, merge_partials, warm_up_runs
+from scportrait_like.kernels import LabelPartials, label_partials, merge_in_passing, warm_up_runs
 from scportrait_like.raster.aggregated import Aggregated, Needs, merge_units
 from scportrait_like.raster.aggregation import (
     CHANNELS_TOGETHER,
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 # A label of more pixels that crosses tiles is never gathered as a whole.
 _HEAVY: Final = 1 << 20
 # Pixels of the labels that are joined by one unit.
-_JOINED: Final = 1 << 22
+_JOINED: Final = 1 << 20
 # Rough costs on one core, to choose between threads and processes.
 _SECONDS_A_BYTE: Final = 0.8e-9
 _SECONDS_A_PIXEL: Final = 0.5e-9
@@ -158,7 +158,7 @@ def with_costs(
         if needs.ranks:
             # Pixels of crossing labels: a tenth, and while they are joined.
             plane_bytes += pixels * pixel * min(CHANNELS_TOGETHER, n_channels) // 10
-            joined = 4 * _JOINED * pixel
+            joined = _JOINED * (4 * pixel + 64)
     unit_bytes = max(label_bytes, plane_bytes + figures, joined) + (16 << 20)
     all_pixels = prod(grid.shape)
     seconds = all_pixels * itemsize * _SECONDS_A_BYTE
@@ -190,7 +190,7 @@ def find_crossing(
     workers = index_workers(labels, grid, budget)
     with ThreadPoolExecutor(workers) as pool:
         tiles = bounded_map(pool, _Survey(labels, background, what), grid, workers)
-        found, _ = merge_partials(list(tiles))
+        found = merge_in_passing(tiles)
     axes = len(grid.edges)
     kept = [*range(3 - axes, 3), *range(6 - axes, 6)]
     return Crossing.of(found.ids, found.area, found.box[:, kept], grid)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scportrait_like.kernels import LabelPartials, merge_partials
+from scportrait_like.kernels import LabelPartials, merge_in_passing
 from scportrait_like.raster.aggregation import CHANNELS_TOGETHER
 from scportrait_like.raster.statistics import Floats, Measure, Parts, Rank, Statistic
 from scportrait_like.run.plan import Plan
@@ -96,7 +96,7 @@ def merge_units(
     Besides the result a few channels' figures are held at once.
     """
     tiles = [units[unit.name] for unit in plan.units if "tile" in unit.what]
-    merged, _ = merge_partials([_geometry(tile) for tile in tiles])
+    merged = merge_in_passing(_geometry(tile) for tile in tiles)
     count = merged.area
     values = {
         name: np.empty((len(count), n_channels if each.per_channel else 1))
@@ -120,6 +120,7 @@ def merge_units(
 
 def _geometry(tile: UnitReader) -> LabelPartials:
     ids, area, sums, box = (np.array(tile[name]) for name in ("ids", "area", "sums", "box"))
+    tile.release()
     return LabelPartials(ids, area, sums, box)
 
 
@@ -137,7 +138,11 @@ class _Share:
 
 
 class _Merging:
-    """Merges the figures of all units, some channels at a time."""
+    """Merges the figures of all units, some channels at a time.
+
+    The tiles are gone through for each of these anew: what they have in common is nowhere held for
+    all of them, since labels may be in any number of tiles.
+    """
 
     def __init__(
         self,
@@ -147,48 +152,50 @@ class _Merging:
         ids: Counts,
         needs: Needs,
     ) -> None:
-        self._plan, self._units, self._ids, self._needs = plan, units, ids, needs
-        seen = np.zeros(len(ids), np.int64)
-        self._shares = []
-        for reader in tiles:
-            rows = np.searchsorted(ids, reader["ids"])
-            if not len(rows):
-                continue
-            area, before = np.array(reader["area"]), seen[rows]
-            new, old = np.flatnonzero(before == 0), np.flatnonzero(before)
-            share = _Share(reader, new, rows[new], old, rows[old], before[old], area[old])
-            self._shares.append(share)
-            seen[rows] += area
+        self._plan, self._units, self._tiles = plan, units, tiles
+        self._ids, self._needs = ids, needs
+
+    def _shares(self) -> Iterator[_Share]:
+        seen = np.zeros(len(self._ids), np.int64)
+        for reader in self._tiles:
+            rows = np.searchsorted(self._ids, reader["ids"])
+            if len(rows):
+                area, before = np.array(reader["area"]), seen[rows]
+                new, old = np.flatnonzero(before == 0), np.flatnonzero(before)
+                yield _Share(reader, new, rows[new], old, rows[old], before[old], area[old])
+                seen[rows] += area
+            reader.release()
 
     def block(self, columns: slice) -> dict[Measure | Rank, Floats]:
         """All needs in some channels: (c, n, width) each, (c, n, 2) for a rank."""
         number, width = columns.start // CHANNELS_TOGETHER, columns.stop - columns.start
+        shape = width, len(self._ids)
         found: dict[Measure | Rank, Floats] = {
-            measure: self._measure(measure, number, width) for measure in self._needs.measures
+            measure: np.empty((*shape, measure.width)) for measure in self._needs.measures
         }
+        ranks = np.empty((*shape, len(self._needs.ranks), 2))
+        for share in self._shares():
+            for measure in self._needs.measures:
+                _add(share, measure, share.reader[f"{measure.name}.{number}"], found[measure])
+            if self._needs.ranks:
+                # Labels that cross tiles get theirs from the joins, below.
+                ranks[:, share.new_rows] = share.reader[f"ranks.{number}"][:, share.new]
         if self._needs.ranks:
-            ranks = self._ranks(number, width)
-            found |= {rank: ranks[:, :, place] for place, rank in enumerate(self._needs.ranks)}
-        return found
+            self._join(number, ranks)
+        return found | {rank: ranks[:, :, place] for place, rank in enumerate(self._needs.ranks)}
 
-    def _measure(self, measure: Measure, number: int, width: int) -> Floats:
-        out = np.empty((width, len(self._ids), measure.width))
-        for share in self._shares:
-            figures = share.reader[f"{measure.name}.{number}"]
-            out[:, share.new_rows] = figures[:, share.new]
-            if len(share.old):
-                mine, theirs = out[:, share.old_rows], figures[:, share.old]
-                out[:, share.old_rows] = measure.merge(mine, theirs, share.before, share.area)
-        return out
-
-    def _ranks(self, number: int, width: int) -> Floats:
-        out = np.empty((width, len(self._ids), len(self._needs.ranks), 2))
-        for share in self._shares:
-            # Of labels that cross tiles this is of a part; the joins come after and replace it.
-            out[:, share.new_rows] = share.reader[f"ranks.{number}"][:, share.new]
+    def _join(self, number: int, ranks: Floats) -> None:
         for unit in self._plan.units:
             if "kind" in unit.what:
                 ids = self._plan.arrays[unit.what["kind"]][slice(*unit.what["labels"])]
                 rows = np.searchsorted(self._ids, ids)
-                out[:, rows] = self._units[unit.name][f"ranks.{number}"]
-        return out
+                ranks[:, rows] = self._units[unit.name][f"ranks.{number}"]
+                self._units[unit.name].release()
+
+
+def _add(share: _Share, measure: Measure, figures: Floats, out: Floats) -> None:
+    """Put a tile's figures to those of earlier tiles."""
+    out[:, share.new_rows] = figures[:, share.new]
+    if len(share.old):
+        mine, theirs = out[:, share.old_rows], figures[:, share.old]
+        out[:, share.old_rows] = measure.merge(mine, theirs, share.before, share.area)

@@ -247,6 +247,8 @@ def _plain(plane: NDArray[Any]) -> NDArray[Any]:
     """Pixels as numbers in the machine's byte order, without gaps."""
     if plane.dtype.kind == "b":
         plane = plane.view(np.uint8)
+    elif plane.dtype == np.float16:  # kernels have no such numbers
+        plane = plane.astype(np.float32)
     return np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
 
 

@@ -145,8 +145,6 @@ class Statistic:
 
 def _take_sums(vectors: Vectors) -> Floats:
     dtype = vectors.values.dtype
-    if dtype == np.float16:  # kernels have no such numbers
-        return ragged_sums(vectors.floats, vectors.offsets)
     if dtype.kind == "f" or dtype.itemsize < 8:
         # A vector of 2^21 pixels of 32 bits stays below 2^53; of 16 bits any does.
         small = dtype.kind != "f" and _longest(vectors) << (8 * dtype.itemsize) <= 1 << 53
@@ -174,7 +172,7 @@ def _add_sums(a: Floats, b: Floats, *_: Counts) -> Floats:
 
 
 def _take_moments(vectors: Vectors) -> Floats:
-    return ragged_moments(vectors.floats, vectors.offsets)
+    return ragged_moments(vectors.values, vectors.offsets)
 
 
 def _merge_moments(a: Floats, b: Floats, count_a: Counts, count_b: Counts) -> Floats:
@@ -207,7 +205,7 @@ def _merge_moments(a: Floats, b: Floats, count_a: Counts, count_b: Counts) -> Fl
 
 
 def _take_extremes(vectors: Vectors) -> Floats:
-    return ragged_extremes(vectors.floats, vectors.offsets)
+    return ragged_extremes(vectors.values, vectors.offsets)
 
 
 def _merge_extremes(a: Floats, b: Floats, *_: Counts) -> Floats:

@@ -74,11 +74,16 @@ class UnitReader:
         return name in self._directory
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        # Pages that were touched count as taken memory, and what was read before is done with; a
-        # view that still looks there gets them back from the file.
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+        self.release()  # what was read before is done with
         offset, dtype, shape = self._directory[name]
         count = int(np.prod(shape, dtype=np.int64))
         flat = np.frombuffer(self._map, np.dtype(dtype), count, offset)
         return flat.reshape(shape)
+
+    def release(self) -> None:
+        """Let go of the pages that were touched: they count as taken memory.
+
+        A view that still looks there gets them back from the file.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
