@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from matplotlib.image import imread
+from scipy import ndimage
 
 from scportrait_like import datasets, names
 from scportrait_like.io.ledger import read_ledger
@@ -46,16 +47,34 @@ def check_outputs(folder: Path, mask: np.ndarray) -> None:
     assert (np.stack([images[k, 0] for k in range(0, len(written), 50)]).max((1, 2)) > 0).all()
 
 
+def check_intensities(folder: Path, image: np.ndarray, mask: np.ndarray) -> None:
+    """The table has a row for every id of the mask, with the means that scipy finds."""
+    table = Project(folder).sdata[names.INTENSITIES]
+    ids = np.unique(mask[mask > 0])
+    assert table.obs[names.INSTANCE_KEY].tolist() == ids.tolist()
+    expected = np.stack([ndimage.mean(plane, mask, ids) for plane in image], axis=1)
+    np.testing.assert_allclose(table.X, expected, rtol=1e-5)
+    ledger = read_ledger(folder / names.AGGREGATION_DIR / "data" / names.LEDGER_FILE)
+    assert ledger["id"].tolist() == ids.tolist()
+    assert set(ledger["state"].astype(str)) == {"written"}
+
+
 def check_pictures(folder: Path, expected: set[str]) -> None:
     """The pictures are there and hold more than a background."""
     found = {path.name: imread(path) for path in (folder / "report").glob("*.png")}
     assert set(found) == expected
     for name, picture in found.items():
-        assert min(picture.shape[:2]) > 500, name
+        assert min(picture.shape[:2]) > 200, name
         assert picture[..., :3].std() > 0.1, name
 
 
-SMALL = {"input_image.png", "masks.png", "single_cells_data.png"}
+SMALL = {
+    "input_image.png",
+    "masks.png",
+    "single_cells_data.png",
+    "map_intensities.png",
+    "distribution_intensities.png",
+}
 LARGE = SMALL | {"input_detail.png"}
 
 
@@ -64,15 +83,25 @@ def test_demo_runs_and_runs_again(tmp_path: Path) -> None:
     said = run("demo", folder)
     for command in ("new", "load", "run", "status", "report"):
         assert f"\n$ scportrait-like {command} {folder}" in said
-    mask = datasets.immunohistochemistry()[1]
+    image, mask, _ = datasets.immunohistochemistry()
     check_outputs(folder, mask)
+    check_intensities(folder, image, mask)
     check_pictures(folder, SMALL)
-    for line in said.split("Look at the pictures:")[1].strip().splitlines():
+    pictures, table = said.split("Look at the pictures:")[1].strip().split("\n\n")
+    for line in pictures.splitlines():
         assert Path(line.split(": ")[0].strip()).is_file()
+    place, head, first, *_, layers = table.splitlines()
+    assert place.startswith(f"The mean intensities, {len(np.unique(mask)) - 1} cells x 3 channels")
+    assert str(folder / names.STORE) in place
+    assert head.split() == ["hematoxylin", "dab", "residual"]
+    means = [plane[mask == 1].mean() for plane in image]
+    assert [float(value) for value in first.split()[1:]] == pytest.approx(means, abs=0.05)
+    assert layers == "Its layers: median, q0.95"
     # Nothing is lost at the border of a small section.
     assert len(Project(folder).h5sc) == len(np.unique(mask)) - 1
     first = (folder / "extraction" / "data" / names.H5SC_FILE).stat()
-    run("demo", folder)
+    said_again = run("demo", folder)
+    assert said_again.endswith(table + "\n")
     again = (folder / "extraction" / "data" / names.H5SC_FILE).stat()
     assert (first.st_ino, first.st_mtime_ns) == (again.st_ino, again.st_mtime_ns)
     assert "nothing to do" in (folder / "processing.log").read_text()
@@ -122,4 +151,5 @@ def test_real_tissue(
     assert "complete" in run("status", folder)
     run("report", folder)
     check_outputs(folder, tifffile.imread(DATA / labels))
+    check_intensities(folder, tifffile.imread(DATA / image), tifffile.imread(DATA / labels))
     check_pictures(folder, pictures)

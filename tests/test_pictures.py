@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+import scipy.sparse
 from matplotlib.figure import Figure
 
 from scportrait_like import datasets, names
@@ -195,7 +197,188 @@ def test_a_partial_extraction_is_drawn_by_its_folder(done: Project) -> None:
         done.plot_single_cell_images(output="nothing")
 
 
+# Intensities
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with sparse ids far above 2^53, aggregated."""
+    section = datasets.tissue((8, 300, 420), seed=3, ids="sparse")
+    project = Project(
+        tmp_path_factory.mktemp("measured") / "project",
+        {"Aggregation": {"statistics": ["mean", "q0.9"], "table_name": "levels"}},
+    )
+    project.load_input_from_array(section.read_image(), section.channel_names)
+    project.load_labels(section.read_labels())
+    project.aggregate()
+    return project
+
+
+def expected_colours(labels: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """What the cells of a mask are painted with, one after the other."""
+    low, high = np.percentile(values, (1, 99))
+    colours = np.zeros((*labels.shape, 3), np.uint8)
+    for id_, value in zip(ids, values, strict=True):
+        share = np.clip((value - low) / (high - low), 0, 1)
+        colours[labels == id_] = matplotlib.colormaps["viridis"]([share], bytes=True)[0, :3]
+    return colours
+
+
+def test_cells_have_the_colours_of_their_values(measured: Project, tmp_path: Path) -> None:
+    table = measured.sdata["levels"]
+    ids = table.obs[names.INSTANCE_KEY].to_numpy()
+    labels = np.asarray(measured.filehandler.open_array(names.SEG_CYTOSOL)[:])
+    assert ids.max() > 2**53
+    inside = labels > 0
+    for statistic, values in (
+        ("X", table[:, "CD3"].X[:, 0]),
+        ("mean", table[:, "CD3"].X[:, 0]),
+        ("q0.9", table[:, "CD3"].layers["q0.9"][:, 0]),
+    ):
+        figure = measured.plot_intensities("CD3", statistic=statistic, save=tmp_path / "m.png")
+        assert np.array_equal(drawn(figure)[inside], expected_colours(labels, ids, values)[inside])
+        assert texts(figure)[1:] == ["mean" if statistic == "X" else statistic, "CD3"]
+    area = measured.plot_intensities(statistic="area", save=tmp_path / "area.pdf")
+    expected = expected_colours(labels, ids, table.obs["area"].to_numpy())
+    assert np.array_equal(drawn(area)[inside], expected[inside])
+    assert (tmp_path / "area.pdf").read_bytes().startswith(b"%PDF")
+    part = measured.plot_intensities(["DNA", "CD3"], crop=(50, 150, 20, 220))
+    assert part.axes[0].get_xlim() == (20, 220)
+    assert drawn(part).shape == (100, 200, 3)
+
+
+def test_channels_of_most_spread_are_chosen(measured: Project) -> None:
+    table = measured.sdata["levels"]
+    low, high = np.percentile(np.log1p(table.X), (5, 95), axis=0)
+    most = sorted(np.argsort(high - low)[-6:])
+    shown = texts(measured.plot_intensities())
+    assert [name for name in shown if name in table.var_names] == list(table.var_names[most])
+    assert shown[0].endswith("2 more channels not shown")
+    everything = texts(measured.plot_intensities(kind="distribution"))
+    assert [name for name in everything if name in table.var_names] == list(table.var_names)
+
+
+def test_distributions_have_the_medians_of_the_table(measured: Project, tmp_path: Path) -> None:
+    figure = measured.plot_intensities(["CD3", "DNA"], kind="distribution", save=tmp_path / "d.png")
+    table = measured.sdata["levels"]
+    for axes, channel in zip(figure.axes, ("CD3", "DNA"), strict=True):
+        assert axes.lines[0].get_xdata()[0] == np.median(table[:, channel].X)
+    assert texts(figure)[0].startswith(f"mean of {len(table):,} cells")
+
+
+def test_cells_without_a_row_or_a_value_are_grey(measured: Project) -> None:
+    table = measured.sdata["levels"]
+    some = table[5:].copy()
+    some.X[0, 1] = np.nan
+    measured.filehandler.write_element("some", some, overwrite=True)
+    figure = measured.plot_intensities(table.var_names[1], table="some")
+    labels = np.asarray(measured.filehandler.open_array(names.SEG_CYTOSOL)[:])
+    grey = (drawn(figure) == 0xB4).all(axis=2)
+    lost = table.obs[names.INSTANCE_KEY].to_numpy()[:6]
+    assert np.array_equal(grey, np.isin(labels, lost))
+    assert "grey: no value" in texts(figure)[0]
+    measured.filehandler.delete_element("some")
+
+
+def test_a_table_of_several_masks_and_sparse_values(tmp_path: Path) -> None:
+    """Made elsewhere: X is a sparse matrix, and cells of two masks share ids."""
+    import scportrait_like as sl
+
+    section = datasets.tissue((2, 120, 140), seed=5)
+    project = Project(tmp_path / "project")
+    project.load_input_from_array(section.read_image(), section.channel_names)
+    project.load_labels(section.read_labels())
+    project.load_labels(section.read_nuclei(), "nucleus")
+    sdata = project.sdata
+    for mask in (names.SEG_CYTOSOL, names.SEG_NUCLEUS):
+        sl.tb.allocate_intensity(sdata, names.INPUT_IMAGE, mask, "levels", append=True)
+    table = sdata["levels"]
+    table.X = scipy.sparse.csr_matrix(table.X)
+    project.filehandler.write_element("both", table)
+    for mask, labels in (("cytosol", section.read_labels()), ("nucleus", section.read_nuclei())):
+        figure = project.plot_intensities("DNA", table="both", mask=mask)
+        rows = (table.obs["fov_labels"] == names.LABELS_OF_KIND[mask]).to_numpy()
+        ids, values = table.obs["cell_ID"].to_numpy()[rows], table.X.toarray()[rows, 0]
+        expected = expected_colours(labels, ids, values)
+        assert np.array_equal(drawn(figure)[labels > 0], expected[labels > 0])
+    with pytest.raises(InputError, match="mask='other': the table both holds cells of seg_all_cyt"):
+        project.plot_intensities(table="both", mask="other")
+
+
+def test_what_is_not_there_is_said(measured: Project, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"channels: CD99 not in the table levels; it has: DNA, "):
+        measured.plot_intensities("CD99")
+    with pytest.raises(InputError, match=r"it has: mean \(in X\), q0.9; columns of obs: area, min"):
+        measured.plot_intensities(statistic="median")
+    with pytest.raises(InputError, match="area is a column of obs"):
+        measured.plot_intensities("DNA", statistic="area")
+    with pytest.raises(InputError, match="expected one of map, distribution"):
+        measured.plot_intensities(kind="violin")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="crop: a distribution is of all cells"):
+        measured.plot_intensities(kind="distribution", crop=(0, 9, 0, 9))
+    with pytest.raises(InputError, match="1 to 6 can be drawn, 7 were given"):
+        measured.plot_intensities(["DNA"] * 7)
+    with pytest.raises(InputError, match="does not lie in the 300 x 420"):
+        measured.plot_intensities(crop=(0, 301, 0, 10))
+    with pytest.raises(MissingInputError, match=r"no table x: run project.aggregate.*: levels"):
+        measured.plot_intensities(table="x")
+    with pytest.raises(MissingInputError, match="no table input_image"):
+        measured.plot_intensities(table=names.INPUT_IMAGE)
+    waiting = Project(tmp_path / "waiting", {"Aggregation": {}})
+    with pytest.raises(MissingInputError, match=r"no table intensities: run project\.aggregate"):
+        waiting.plot_intensities()
+    bare = Project(tmp_path / "bare")
+    with pytest.raises(MissingInputError, match=r"a section Aggregation .*project\.aggregate\(\)"):
+        bare.plot_intensities()
+
+
+def test_a_large_mask_is_drawn_from_a_coarse_level(tmp_path: Path) -> None:
+    """A million cells of which the coarse level shows some: nothing else is read."""
+    from anndata import AnnData
+    from spatialdata.models import TableModel
+
+    edge, n = 50_000, 1_000_000
+    store = FileHandler(tmp_path / "large")
+    section = datasets.tissue((1, 782, 782), ids="sparse")
+    labels = section.read_labels()
+    with store.raster_writer(names.SEG_CYTOSOL, "labels", (edge, edge), labels.dtype) as writer:
+        write_region(writer.levels[6], (slice(0, 782), slice(0, 782)), labels)
+        writer.build_pyramid(lambda work, tasks: [])
+    shown = np.unique(labels)[1:]
+    generator = np.random.default_rng(0)
+    ids = np.unique(np.r_[shown, generator.integers(2**40, 2**62, n, dtype=np.uint64)])
+    table = AnnData(generator.random((len(ids), 3), np.float32))
+    table.obs["region"], table.obs["id"] = names.SEG_CYTOSOL, ids
+    table.obs["region"] = table.obs["region"].astype("category")
+    parsed = TableModel.parse(
+        table, region=names.SEG_CYTOSOL, region_key="region", instance_key="id"
+    )
+    store.write_element(names.INTENSITIES, parsed)
+    project = Project(tmp_path / "large")
+    began = time.perf_counter()
+    figure = project.plot_intensities("1")
+    project.plot_intensities(kind="distribution")
+    assert time.perf_counter() - began < 15
+    assert f"{len(shown):,} cells in view; 1:64; 2 more" in texts(figure)[0]
+    assert texts(figure)[1] == "X"
+    value = table.X[np.searchsorted(ids, labels[labels > 0]), 1].astype(np.float64)
+    low, high = np.percentile(table.X[:, 1].astype(np.float64), (1, 99))
+    share = np.clip((value - low) / (high - low), 0, 1)
+    expected = matplotlib.colormaps["viridis"](share, bytes=True)[:, :3]
+    assert np.array_equal(drawn(figure)[labels > 0], expected)
+
+
 # Looking writes nothing
+
+
+def test_maps_and_distributions_write_nothing_and_need_no_lock(measured: Project) -> None:
+    before = files_of(measured.project_location)
+    with project_lock(measured.project_location, "other work"):
+        other = Project(measured.project_location)
+        other.plot_intensities("DNA")
+        other.plot_intensities("DNA", kind="distribution")
+    after = files_of(measured.project_location)
+    assert {k for k, v in after.items() if before.get(k) != v} <= {names.LOCK_FILE}
 
 
 def test_pictures_write_nothing_and_need_no_lock(done: Project) -> None:
@@ -237,6 +420,36 @@ def test_report_shows_inputs_steps_and_the_fate_of_every_cell(done: Project) -> 
     inode = page.stat().st_ino
     assert done.report().stat().st_ino != inode
     assert not [p for p in done.project_location.iterdir() if "scratch" in p.name]
+
+
+def test_report_shows_intensities(measured: Project) -> None:
+    page = measured.report()
+    text = page.read_text()
+    table = measured.sdata["levels"]
+    assert "<h2>Intensities</h2>" in text
+    facts = f"Table levels: mean, q0.9 of 8 channels in {len(table)} cells of seg_all_cytosol."
+    assert facts in " ".join(text.split())
+    for channel in table.var_names:
+        values = table[:, channel].X
+        line = text.partition(f"<td>{channel}</td>")[2].partition("</tr>")[0]
+        for value in (values.min(), np.median(values), values.max()):
+            assert f'<td class="number">{value:,.4g}</td>' in line
+    assert "without value" not in text
+    assert {"map_levels.png", "distribution_levels.png"} <= {p.name for p in page.parent.iterdir()}
+    assert 'class="state stale"' not in text
+
+
+def test_report_says_that_intensities_are_stale(tmp_path: Path) -> None:
+    section = datasets.tissue((2, 100, 120), seed=1)
+    project = Project(tmp_path / "project", {"Aggregation": {}})
+    project.load_input_from_array(section.read_image(), section.channel_names)
+    project.load_labels(section.read_labels())
+    assert "Intensities" not in project.report().read_text()
+    project.aggregate()
+    project.load_labels(section.read_nuclei(), overwrite=True)
+    text = project.report().read_text().partition("<h2>Intensities</h2>")[2]
+    assert '<span class="state stale">stale</span>' in text
+    assert "changed: " in text
 
 
 def test_report_of_an_empty_project_and_of_strange_names(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -359,6 +360,236 @@ def test_bad_portraits(arguments, error, words):
     with pytest.raises(error) as caught:
         plot.plot_portraits(**{"images": portraits(3, 2), "ids": [1, 2, 3], **arguments})
     assert words in str(caught.value)
+
+
+# plot_values
+
+
+def rgb(values: np.ndarray, low: float, high: float, name: str = "viridis") -> np.ndarray:
+    """What a value is painted with."""
+    share = np.clip((values - low) / (high - low), 0, 1)
+    return matplotlib.colormaps[name](share, bytes=True)[..., :3]
+
+
+def painted(figure: Figure, k: int = 0) -> np.ndarray:
+    """The k-th panel; each is followed by its bar."""
+    return np.asarray(figure.axes[2 * k].images[0].get_array())
+
+
+def bar_of(figure: Figure, k: int = 0):
+    return figure.axes[2 * k + 1]
+
+
+GREY = np.array([0xB4] * 3)
+
+
+@pytest.mark.parametrize("ids", ["grid", "sparse"])
+def test_cells_are_painted_with_their_values(ids, tmp_path: Path):
+    labels = datasets.tissue((1, 200, 260), seed=3, ids=ids).read_labels()
+    keys = np.unique(labels)[1:]
+    assert (keys.max() > 2**53) == (ids == "sparse")
+    generator = np.random.default_rng(0)
+    values = generator.normal(5, 2, (len(keys), 2))
+    order = generator.permutation(len(keys))
+    path = tmp_path / "values.png"
+    figure = plot.plot_values(
+        labels, keys[order], values[order], ["CD3", "DNA"], statistic="mean", save=path
+    )
+    assert path.stat().st_size > 10_000
+    row = np.searchsorted(keys, labels)
+    for k in range(2):
+        low, high = np.percentile(values[:, k], (1, 99))
+        expected = rgb(values[np.minimum(row, len(keys) - 1), k], low, high)
+        assert np.array_equal(painted(figure, k)[labels > 0], expected[labels > 0])
+        assert (painted(figure, k)[labels == 0] == painted(figure, k)[labels == 0][0]).all()
+        assert bar_of(figure, k).get_ylim() == pytest.approx((low, high))
+    assert texts(figure) == [f"{len(keys)} cells in view", "mean", "CD3", "mean", "DNA"]
+    assert_texts_do_not_overlap(figure)
+
+
+def test_ids_next_to_each_other_above_2_to_the_53_are_told_apart():
+    labels = np.array([[2**60, 2**60 + 1], [2**60 + 2, 0]], np.int64)
+    keys = np.array([2**60, 2**60 + 1, 2**60 + 2], np.uint64)
+    drawn = painted(plot.plot_values(labels, keys, [0.0, 1.0, 2.0], percentiles=(0, 100)))
+    assert np.array_equal(drawn[labels > 0], rgb(np.array([0.0, 1.0, 2.0]), 0, 2))
+
+
+def test_cells_without_value_are_grey_and_infinite_ones_at_the_ends():
+    labels = np.array([[1, 2, 3], [4, 5, 0]], np.uint8)
+    values = [np.nan, 1.0, 3.0, np.inf]
+    figure = plot.plot_values(labels, [1, 2, 3, 4], values, percentiles=(0, 100))
+    drawn = painted(figure)
+    assert np.array_equal(drawn[0, 0], GREY)
+    assert np.array_equal(drawn[1, 1], GREY)  # no row
+    assert np.array_equal(drawn[1, :1], rgb(np.array([3.0]), 1, 3))
+    assert drawn[1, 2].max() < 0x20
+    assert "5 cells in view; grey: no value" in texts(figure)
+    seen = plot.plot_values(labels, [1, 2, 3, 4], values, crop=(0, 1, 1, 3))
+    assert "2 cells in view" in texts(seen)
+
+
+def test_colours_mean_the_same_whatever_the_crop():
+    labels = np.arange(1, 101).reshape(10, 10)
+    whole = plot.plot_values(labels, labels.ravel(), labels.ravel() * 1.0)
+    part = plot.plot_values(labels, labels.ravel(), labels.ravel() * 1.0, crop=(2, 5, 0, 4))
+    assert np.array_equal(painted(whole)[2:5, :4], painted(part))
+    assert part.axes[0].get_xlim() == (0, 4)
+    assert part.axes[0].get_ylim() == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"),
+    [
+        ([3.0, 3.0, 3.0], (3, 6)),
+        ([0.0, 0.0, 0.0], (0, 1)),
+        ([np.nan, np.nan, np.nan], (0, 1)),
+        ([-2.0, 0.0, 2.0], (-2, 2)),
+    ],
+)
+def test_limits_of_strange_values(values, limits):
+    figure = plot.plot_values(np.array([[1, 2, 3]]), [1, 2, 3], values, percentiles=(0, 100))
+    assert bar_of(figure).get_ylim() == pytest.approx(limits)
+    assert pixels(figure).std() > 1
+
+
+def test_numbers_of_bars_are_short_and_true():
+    figure = plot.plot_values(
+        np.array([[1, 2]]),
+        [1, 2],
+        [[0.0, 0.0, 0.0, 1e-6], [9_000.0, 44_000.0, 3e6, 3e-6]],
+        percentiles=(0, 100),
+    )
+    figure.canvas.draw()
+    for k, factor in enumerate((1, 1e3, 1e6, 1)):
+        bar = bar_of(figure, k)
+        shown = [label.get_text() for label in bar.get_yticklabels()]
+        assert len(shown) >= 2
+        for tick, text in zip(bar.get_yticks(), shown, strict=True):
+            assert float(text.rstrip("kM")) * (factor if text[-1] in "kM" else 1) == pytest.approx(
+                tick
+            )
+            assert len(text) < 8
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (300, 400)])
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_maps_of_any_shape_keep_their_texts_apart(shape, n, tmp_path: Path):
+    names = ["immunoglobulin heavy chain, isotype γ", "細胞" * 20, "$\\alpha_{x$", "a", "b", "c"]
+    figure = plot.plot_values(
+        np.ones(shape, np.uint8),
+        [1],
+        np.ones((1, n)) * 7.5e4,
+        names[:n],
+        statistic="a statistic of the user's own",
+        title="A title " * 30,
+        footnote="a note " * 40,
+        save=tmp_path / "map.pdf",
+    )
+    assert (tmp_path / "map.pdf").read_bytes().startswith(b"%PDF")
+    assert figure.get_figwidth() <= 8.05
+    assert_texts_do_not_overlap(figure)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"values": [1.0, 2.0]}, ShapeError, "(3,) and (2, 1)"),
+        ({"values": np.zeros((3, 0))}, ShapeError, "(3, 0)"),
+        ({"ids": [1.0, 2.0, 3.0]}, InputError, "float64"),
+        ({"ids": [1, 2, 2]}, InputError, "all different"),
+        ({"value_names": ["a", "b"]}, ShapeError, "2 names were given for 1 columns"),
+        ({"percentiles": (99, 1)}, InputError, "percentiles=(99, 1)"),
+        ({"colormap": "rainbows"}, InputError, "colormap='rainbows'"),
+        ({"crop": (0, 9, 0, 1)}, InputError, "crop=(0, 9, 0, 1)"),
+        ({"mask": np.zeros((2, 2))}, InputError, "float64"),
+    ],
+)
+def test_bad_values(arguments, error, words):
+    good = {"mask": np.array([[1, 2, 3]]), "ids": [1, 2, 3], "values": [1.0, 2.0, 3.0]}
+    with pytest.raises(error) as caught:
+        plot.plot_values(**{**good, **arguments})
+    assert words in str(caught.value)
+
+
+# plot_distributions
+
+
+def bars(figure: Figure, k: int) -> tuple[np.ndarray, np.ndarray]:
+    stairs = next(patch for patch in figure.axes[k].patches if hasattr(patch, "get_data"))
+    return stairs.get_data().values, stairs.get_data().edges
+
+
+def test_distributions_show_every_value(tmp_path: Path):
+    generator = np.random.default_rng(1)
+    values = np.stack(
+        [
+            generator.normal(100, 10, 5000),
+            generator.lognormal(0, 2, 5000),
+            generator.poisson(4, 5000),
+            np.where(generator.random(5000) < 0.5, np.nan, -3.0),
+        ],
+        axis=1,
+    )
+    path = tmp_path / "distributions.png"
+    names = ["normal", "lognormal", "counts", "constant"]
+    figure = plot.plot_distributions(values, names, statistic="mean", save=path)
+    assert path.stat().st_size > 10_000
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear", "asinh", "linear", "linear"]
+    for k, column in enumerate(values.T):
+        finite = column[np.isfinite(column)]
+        density, edges = bars(figure, k)
+        assert edges[0] <= finite.min()
+        assert edges[-1] >= finite.max()
+        on_axis = figure.axes[k].xaxis.get_transform().transform(edges)
+        scale = figure.axes[k].xaxis.get_transform()
+        width = getattr(scale, "linear_width", 1.0)
+        assert np.sum(density * np.diff(on_axis / width)) == pytest.approx(1)
+        assert figure.axes[k].lines[0].get_xdata()[0] == np.median(finite)
+    assert set(np.diff(bars(figure, 2)[1])) == {1.0}  # a bin a whole number
+    shown = texts(figure)
+    assert "median -3" in shown
+    assert f"{np.isnan(values[:, 3]).sum():,} without value" in shown
+    assert shown[0] == "mean of 5,000 cells; axes with a long tail are arcsinh-scaled"
+    assert_texts_do_not_overlap(figure)
+
+
+def test_numbers_of_a_long_tail_stand_where_they_belong():
+    values = np.geomspace(1, 1e6, 4000)
+    axes = plot.plot_distributions(np.stack([values, -values], axis=1)).axes
+    for sign, each in zip((1, -1), axes, strict=True):
+        shown = {
+            text.get_text(): tick
+            for tick, text in zip(each.get_xticks(), each.get_xticklabels(), strict=True)
+        }
+        name = "1M" if sign > 0 else "-1M"
+        assert shown[name] == sign * 1e6
+        assert 3 <= len(shown) <= 7
+
+
+@pytest.mark.parametrize("n", [1, 2, 18])
+def test_distributions_keep_their_texts_apart(n):
+    values = np.random.default_rng(0).lognormal(0, 3, (300, n)) * 1e4
+    values[3] = np.nan
+    names = ["a very long name of a channel, no. " * 2 + str(k) for k in range(n)]
+    figure = plot.plot_distributions(values, names, title="A title " * 30, footnote="note " * 60)
+    assert figure.get_figwidth() <= 8.05
+    assert figure.get_figheight() < 11.69  # A4
+    assert_texts_do_not_overlap(figure)
+
+
+@pytest.mark.parametrize(
+    "values", [np.full((4, 1), np.nan), np.zeros((0, 2)), np.zeros(3), [np.inf, 1.0]]
+)
+def test_distributions_of_nothing(values):
+    assert pixels(plot.plot_distributions(values)).std() > 0
+
+
+def test_bad_distributions():
+    with pytest.raises(ShapeError, match="2 names were given for 1"):
+        plot.plot_distributions([1.0, 2.0], ["a", "b"])
+    with pytest.raises(ShapeError, match=r"\(n, c\)"):
+        plot.plot_distributions(np.zeros((2, 2, 2)))
 
 
 # helpers
