@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
+BENCH := .venv-bench
 
-.PHONY: demo test check format lint types imports test-all test-peers bench clean
+.PHONY: demo test check format lint types imports test-all test-peers bench \
+	bench-gigapixel bench-terapixel clean
 
 # The main job on real tissue that comes with a dependency.
 demo: $(STAMP)
@@ -37,8 +39,18 @@ test-all: $(STAMP)
 test-peers: $(STAMP) $(PEERS)/.installed
 	$(BIN)/python -m pytest -m peers tests/peers
 
-bench: $(STAMP) $(PEERS)/.installed
+# Extraction, cell index, aggregation: about 45 minutes, 6 GB of disk.
+bench: $(STAMP) $(PEERS)/.installed $(BENCH)/.installed
 	$(BIN)/python -m benchmarks.run
+
+# The mean of 206,000 cells in (100, 20000, 20000): minutes, 250 MB of disk.
+bench-gigapixel: $(STAMP) $(BENCH)/.installed
+	$(BIN)/python -m benchmarks.gigapixel
+
+# The mean of 280,000 cells in (100, 100000, 100000), killed once: an hour, 400 MB of disk. With
+# `python -m benchmarks.terapixel --skip-zarrs` half of it, with `--fraction 0.05` a part to try.
+bench-terapixel: $(STAMP) $(BENCH)/.installed
+	$(BIN)/python -m benchmarks.terapixel
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -51,5 +63,11 @@ $(PEERS)/.installed: tests/peers/requirements.txt tests/peers/setup_peer.sh
 	bash tests/peers/setup_peer.sh $(PEERS)
 	touch $@
 
+# Other packages that aggregate, and zarrs, in an environment of their own.
+$(BENCH)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[bench,fast]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info demo_project benchmarks/data
+	rm -rf $(VENV) $(PEERS) $(BENCH) build dist *.egg-info demo_project benchmarks/data

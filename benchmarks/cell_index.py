@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> list[str]:
         for row in rows:
             print(f"cell index: {', '.join(map(str, row))}, repetition {number + 1}", flush=True)
             found[row].append(_measure(row))
-    parts = ["## Cell index", EXPLANATION, _table(found, {row: _weigh(row) for row in rows})]
+    parts = [EXPLANATION, _table(found, {row: _weigh(row) for row in rows})]
     print("\n\n".join(parts), flush=True)
     return parts
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,49 +41,125 @@ class Outcome:
     peak_own: int = 0
 
 
+class Stopped(Exception):
+    """A process did not end in the time it was given, and was killed."""
+
+
 def run(
-    argv: Sequence[object], mark: Path | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[object],
+    mark: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    interval: float = _INTERVAL,
+    timeout: float | None = None,
 ) -> Outcome:
     """Run a process to its end.
 
     With ``mark``, its tree's memory is watched from the moment when the process makes that file.
-    Looking stops a process for milliseconds: weigh in one repetition, and time in others.
+    Looking stops a process for milliseconds: weigh in one repetition, and time in others, or look
+    seldom (``interval``, in seconds).
+
+    Raises
+    ------
+    Stopped
+        It took more than ``timeout`` seconds.
+    SystemExit
+        It failed.
     """
     # What others wrote would go to the disk while this one waits for its own bytes.
     os.sync()
-    process = subprocess.Popen(
-        [str(word) for word in argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-    )
+    process = start(argv, env)
     peak = peak_own = 0
     if mark is not None:
         mark.unlink(missing_ok=True)
-        while process.poll() is None:
+    watching = threading.Event()
+
+    def look() -> None:
+        nonlocal peak, peak_own
+        while mark is not None and not watching.wait(interval):
             if mark.exists():
-                total, own = _tree_memory(process.pid)
+                total, own = tree_memory(process.pid)
                 peak, peak_own = max(peak, total), max(peak_own, own)
-            time.sleep(_INTERVAL)
-        mark.unlink(missing_ok=True)
-    out, err = process.communicate()
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        kill_tree(process)
+        raise Stopped(f"stopped after {timeout:.0f} s") from None
+    finally:
+        watching.set()
+        watcher.join()
+        if mark is not None:
+            mark.unlink(missing_ok=True)
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, argv))} failed:\n{err[-4000:]}")
     return Outcome(json.loads(out.splitlines()[-1]), peak, peak_own)
 
 
-def run_module(module: str, *args: object, mark: Path | None = None) -> Outcome:
-    """Run a module of this folder in a fresh interpreter of our own environment.
+def start(
+    argv: Sequence[object], env: Mapping[str, str] | None = None, output: Any = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """Start a process in the checkout; what it prints goes into a pipe, or into a file."""
+    return subprocess.Popen(
+        [str(word) for word in argv],
+        stdout=output,
+        stderr=output,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+    )
 
-    Compiled kernels are kept in a folder of the benchmarks' own.
-    """
-    argv = [sys.executable, "-m", f"benchmarks.{module}", *args]
-    return run(argv, mark, {"NUMBA_CACHE_DIR": str(KERNELS)})
+
+def kill_tree(process: subprocess.Popen[str]) -> None:
+    """Kill a process that we started, with all below it."""
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        below = []
+    process.kill()
+    for child in below:
+        with suppress(psutil.Error):
+            child.kill()
+    process.wait()
 
 
-def _tree_memory(pid: int) -> tuple[int, int]:
+def module_argv(module: str, *args: object, python: Path | str = sys.executable) -> list[object]:
+    """How to run a module of this folder in a fresh interpreter."""
+    return [python, "-m", f"benchmarks.{module}", *args]
+
+
+# Compiled kernels are kept in a folder of the benchmarks' own.
+MODULE_ENV = {"NUMBA_CACHE_DIR": str(KERNELS)}
+
+
+def run_module(
+    module: str,
+    *args: object,
+    mark: Path | None = None,
+    python: Path | str = sys.executable,
+    env: Mapping[str, str] | None = None,
+    interval: float = _INTERVAL,
+    timeout: float | None = None,
+) -> Outcome:
+    """Run a module of this folder in a fresh interpreter of our own environment, or of another."""
+    argv = module_argv(module, *args, python=python)
+    return run(argv, mark, {**MODULE_ENV, **(env or {})}, interval, timeout)
+
+
+@functools.cache
+def python_with(package: str) -> Path | None:
+    """An interpreter that can import a package: this one, the one of `.venv-bench`, or None."""
+    if importlib.util.find_spec(package) is not None:
+        return Path(sys.executable)
+    other = ROOT / ".venv-bench" / "bin" / "python"
+    if not other.exists():
+        return None
+    found = subprocess.run([other, "-c", f"import {package}"], capture_output=True, check=False)
+    return other if found.returncode == 0 else None
+
+
+def tree_memory(pid: int) -> tuple[int, int]:
     """Sum of PSS of a process and all below it, with and without mapped files, in bytes."""
     try:
         tree = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
@@ -100,6 +180,30 @@ def _tree_memory(pid: int) -> tuple[int, int]:
 def cpu_seconds() -> float:
     """Seconds of processor time of this process and of its children that have ended."""
     return sum(os.times()[:4])
+
+
+def bytes_read() -> int:
+    """Bytes that this process and its children that have ended took in by reading files."""
+    for line in Path("/proc/self/io").read_text().splitlines():
+        if line.startswith("rchar:"):
+            return int(line.split()[1])
+    return 0
+
+
+class ChunkReads:
+    """Counts how often chunk files of some zarr arrays are opened by this process.
+
+    Whoever opens them is seen, save code that is not Python's.
+    """
+
+    def __init__(self, arrays: Iterable[Path]) -> None:
+        self.n = 0
+        self._folders = tuple(f"{path}/c/" for path in arrays)
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, args: tuple[object, ...]) -> None:
+        if event == "open" and str(args[0]).startswith(self._folders):
+            self.n += 1
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:

@@ -318,7 +318,7 @@ def main(argv: list[str] | None = None) -> list[str]:
     args = parser.parse_args(argv)
     sizes = QUICK if args.quick else [s for s in SIZES if args.only in (None, s.edge)]
     python = None if args.skip_peer else peer_python()
-    parts = ["## Extraction", EXPLANATION]
+    parts = [EXPLANATION]
     if python is None:
         parts.append(
             "The rows of scPortrait are left out: its environment was not there, or not wanted "

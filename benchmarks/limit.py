@@ -13,26 +13,12 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import zarr
 
+from benchmarks.decoding import chosen, decode_part
 from scportrait_like.filehandler import FileHandler
-
-
-def _regions(array: Any) -> list[tuple[Any, tuple[slice, ...]]]:
-    steps = [
-        [slice(start, min(start + step, n)) for start in range(0, n, step)]
-        for n, step in zip(array.shape, array.chunks, strict=True)
-    ]
-    return [(array, region) for region in product(*steps)]
-
-
-def _decode(part: tuple[Any, tuple[slice, ...]]) -> int:
-    array, region = part
-    return int(array[region].nbytes)
 
 
 def main() -> None:
@@ -43,11 +29,12 @@ def main() -> None:
     store = FileHandler(args.project)
     parts = []
     for name in ("input_image", "seg_all_cytosol"):
-        parts += _regions(zarr.open_array(store.array_path(name), mode="r"))
-    _decode(parts[0])  # starts zarr's own threads
+        array = zarr.open_array(store.array_path(name), mode="r")
+        parts += [(array, region) for region in chosen(array, 1.0)]
+    decode_part(parts[0])  # starts zarr's own threads
     began = time.perf_counter()
     with ThreadPoolExecutor(args.threads) as pool:
-        decoded = sum(pool.map(_decode, parts))
+        decoded = sum(pool.map(decode_part, parts))
     decode = time.perf_counter() - began
 
     content = (args.project / "extraction" / "data" / "single_cells.h5sc").read_bytes()

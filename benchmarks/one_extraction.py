@@ -16,12 +16,11 @@ import logging
 import math
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
 import scportrait_like as sl
-from benchmarks.common import cpu_seconds
+from benchmarks.common import ChunkReads, cpu_seconds
 from scportrait_like.raster.sources import ZarrSource
 
 
@@ -44,19 +43,6 @@ def extract(project: sl.Project) -> dict[str, float]:
     began, cpu = time.perf_counter(), cpu_seconds()
     project.extract()
     return {"seconds": time.perf_counter() - began, "cpu": cpu_seconds() - cpu}
-
-
-class ChunkReads:
-    """Counts how often chunk files of level 0 are opened by this process, whoever opens them."""
-
-    def __init__(self, project: sl.Project) -> None:
-        self.n = 0
-        self._folders = tuple(f"{path}/c/" for path in _arrays(project))
-        sys.addaudithook(self._see)
-
-    def _see(self, event: str, args: tuple[object, ...]) -> None:
-        if event == "open" and str(args[0]).startswith(self._folders):
-            self.n += 1
 
 
 def _arrays(project: sl.Project) -> list[Path]:
@@ -88,7 +74,7 @@ def main() -> None:
     load = time.perf_counter() - began
     reads = None
     if args.mark is not None:
-        reads = ChunkReads(project)
+        reads = ChunkReads(_arrays(project))
         args.mark.touch()
     first = extract(project)
     again = None if args.once else extract(project)
