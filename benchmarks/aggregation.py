@@ -54,6 +54,7 @@ OURS = (
     MEAN,
     Row("mean, cells only", "mean", cells_only=True),
     Row("all six", SIX),
+    Row("all six, cells only", SIX, cells_only=True),
     Row("median, three quantiles", RANKS),
     Row("median, three quantiles, cells only", RANKS, cells_only=True),
 )

@@ -77,7 +77,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -126,7 +126,7 @@ def vectors(draw: st.DrawFn) -> Array:
     return np.array(draw(st.lists(values, min_size=1, max_size=40)))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(x=vectors(), data=st.data())
 def test_any_vector_in_any_pieces(x: Array, data: st.DataObject) -> None:
     """One label's pixels, scattered over tiles of one row."""

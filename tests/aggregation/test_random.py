@@ -15,7 +15,7 @@ from scportrait_like.utils import RasterAggregator
 from .cases import Case, random_case
 from .oracle import STATISTICS, check, check_centroid, expect, ndimage_centers
 
-N_CASES = 120
+N_CASES = 80
 
 
 def check_case(case: Case, folder: Path, executor: object) -> None:
