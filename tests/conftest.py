@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable
 from itertools import pairwise
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,25 @@ Pixels = np.ndarray[Any, Any]
 
 EXTRACTION = {"HDF5CellExtraction": {"image_size": 32, "threads": 1}}
 CHANNELS = ["DNA", "CD45", "CD3"]
+
+
+# What the killed processes of the tests do; the fork server imports it once.
+PRELOADED = ["runs.killed", "store.killed"]
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> ForkServerContext:
+    """Forks processes that have all modules imported and no threads: they start at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    # Python 3.11's fork server does not take over this process's sys.path.
+    with pytest.MonkeyPatch.context() as patch:
+        paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        process = context.Process(target=int)
+        process.start()
+        process.join()
+    return context
 
 
 @pytest.fixture(scope="session")

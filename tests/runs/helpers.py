@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,28 @@ Array = np.ndarray[Any, Any]
 def digests(output: Path) -> dict[str, str]:
     """SHA-256 of each file of an extraction."""
     return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in OUTPUTS}
+
+
+def table_digests(project: Path, name: str = names.INTENSITIES) -> dict[str, str]:
+    """SHA-256 of each part of a table of a project, as anndata alone reads it."""
+    import anndata
+
+    table = anndata.read_zarr(project / names.STORE / "tables" / name)
+    parts = {"X": table.X, **table.layers, **table.obsm}
+    found = {key: np.ascontiguousarray(part).tobytes() for key, part in parts.items()}
+    uns = json.dumps(dict(table.uns), sort_keys=True, default=str)
+    texts = {"obs": table.obs.to_csv(), "var": table.var.to_csv(), "uns": uns}
+    found |= {key: text.encode() for key, text in texts.items()}
+    return {key: hashlib.sha256(part).hexdigest() for key, part in found.items()}
+
+
+def aggregation_digests(project: Path, output: str = names.EXTRACTION_DATA) -> dict[str, str]:
+    """SHA-256 of all that an aggregation with the table's usual name makes."""
+    ledger = project / names.AGGREGATION_DIR / output / names.LEDGER_FILE
+    return {
+        **table_digests(project),
+        names.LEDGER_FILE: hashlib.sha256(ledger.read_bytes()).hexdigest(),
+    }
 
 
 def write_raster(

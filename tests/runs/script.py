@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from scportrait_like import names
 from scportrait_like.run.rundir import RunDirectory
+
+from .helpers import aggregation_digests, digests
+from .killed import EXTRACTION
 
 SCRIPT = Path(__file__).with_name("killed.py")
 # Seconds of work in many units.
@@ -31,11 +36,18 @@ class Script:
     store: Path
     config: dict[str, Any]
     tile: int = 128
+    step: str = EXTRACTION
     process: subprocess.Popen[str] | None = field(default=None, init=False)
 
     @property
     def output(self) -> Path:
-        return self.folder / names.EXTRACTION_DIR / names.EXTRACTION_DATA
+        made = names.EXTRACTION_DIR if self.step == EXTRACTION else names.AGGREGATION_DIR
+        return self.folder / made / names.EXTRACTION_DATA
+
+    def digests(self) -> dict[str, str]:
+        """Of all that the step made."""
+        extraction = self.step == EXTRACTION
+        return digests(self.output) if extraction else aggregation_digests(self.folder)
 
     @property
     def run(self) -> RunDirectory:
@@ -47,6 +59,7 @@ class Script:
             "store": str(self.store),
             "config": self.config,
             "tile": self.tile,
+            "step": self.step,
         }
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT), json.dumps(given)],
@@ -96,3 +109,56 @@ def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert not alive, f"still there after {seconds} s: {alive}"
+
+
+def kill_often(script: Script, count: int, seed: int, expected: dict[str, str]) -> dict[str, int]:
+    """Kill at random moments, half of them the parent alone; then let it end."""
+    rng = np.random.default_rng(seed)
+    # A worker process first loads its kernels.
+    longest = 0.5 if script.config["executor"] == "threads" else 2.0
+    finished: set[str] = set()
+    starts, lost, kills = 0, 0, 0
+    for number in range(count):
+        script.start()
+        if number % 4:
+            script.await_starts(1)
+            time.sleep(rng.uniform(0, longest))
+        else:
+            time.sleep(rng.uniform(0.3, 3))
+        if script.process.poll() is not None:
+            break
+        script.kill(group=bool(number % 2))
+        kills += 1
+        journal = [unit for unit, _ in script.run.started()]
+        again = [unit for unit in journal[starts:] if unit in finished]
+        assert again == [], "a finished unit was computed again"
+        if script.run.exists():
+            finished, starts = script.run.finished(), len(journal)
+            lost = starts - len(finished)
+    left = len(finished)
+    report = script.finish()
+    if report["computed"] + report["resumed"]:
+        assert report["resumed"] == left
+    assert script.digests() == expected
+    assert not script.run.path.exists()
+    assert not [p for p in script.output.parent.iterdir() if p.name.startswith(".")]
+    return {"kills": kills, "in flight at kills, computed twice": lost, "finished before": left}
+
+
+def kill_in_all(
+    count: int,
+    folder: Path,
+    store: Path,
+    config: dict[str, Any],
+    expected: dict[str, str],
+    tile: int = TILE,
+    step: str = EXTRACTION,
+) -> dict[str, int]:
+    """Kill so many times; where a project is complete before, go on with a fresh one."""
+    done: Counter[str] = Counter()
+    for number in range(count):
+        script = Script(folder / str(number), store, config, tile, step)
+        done.update(kill_often(script, count - done["kills"], count + number, expected))
+        if done["kills"] >= count:
+            break
+    return dict(done)

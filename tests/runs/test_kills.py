@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from scportrait_like import datasets, names
 
 from . import killed
 from .helpers import digests
-from .script import CONFIG, TILE, Script
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "tests" / "runs" / "killed.py"
-
-
-def kill_often(script: Script, count: int, seed: int, expected: dict[str, str]) -> dict[str, int]:
-    """Kill at random moments, half of them the parent alone; then let it end."""
-    rng = np.random.default_rng(seed)
-    # A worker process first loads its kernels.
-    longest = 0.5 if script.config["executor"] == "threads" else 2.0
-    finished: set[str] = set()
-    starts, lost, kills = 0, 0, 0
-    for number in range(count):
-        script.start()
-        if number % 4:
-            script.await_starts(1)
-            time.sleep(rng.uniform(0, longest))
-        else:
-            time.sleep(rng.uniform(0.3, 3))
-        if script.process.poll() is not None:
-            break
-        script.kill(group=bool(number % 2))
-        kills += 1
-        journal = [unit for unit, _ in script.run.started()]
-        again = [unit for unit in journal[starts:] if unit in finished]
-        assert again == [], "a finished unit was computed again"
-        if script.run.exists():
-            finished, starts = script.run.finished(), len(journal)
-            lost = starts - len(finished)
-    left = len(finished)
-    report = script.finish()
-    if report["computed"] + report["resumed"]:
-        assert report["resumed"] == left
-    assert digests(script.output) == expected
-    assert not script.run.path.exists()
-    assert not [p for p in script.output.parent.iterdir() if p.name.startswith(".")]
-    return {"kills": kills, "in flight at kills, computed twice": lost, "finished before": left}
-
-
-def kill_in_all(
-    count: int, folder: Path, store: Path, config: dict[str, Any], expected: dict[str, str]
-) -> dict[str, int]:
-    """Kill so many times; where a project is complete before, go on with a fresh one."""
-    done: Counter[str] = Counter()
-    for number in range(count):
-        script = Script(folder / str(number), store, config, TILE)
-        done.update(kill_often(script, count - done["kills"], count + number, expected))
-        if done["kills"] >= count:
-            break
-    return dict(done)
+from .script import CONFIG, TILE, Script, kill_in_all
 
 
 @pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
@@ -117,20 +64,11 @@ Killed = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
-def forked() -> Killed:
+def forked(fork_server: ForkServerContext) -> Killed:
     """Run a function in a process that has all imported; its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.preloaded", killed.__name__])
-    package = Path(__file__).parents[len(killed.__name__.split(".")) - 1]
-    with pytest.MonkeyPatch.context() as patch:
-        paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        process = context.Process(target=int)
-        process.start()
-        process.join()
 
     def run(function: Callable[..., Any], *args: Any) -> int:
-        process = context.Process(target=function, args=args)
+        process = fork_server.Process(target=function, args=args)
         process.start()
         process.join(120)
         assert process.exitcode is not None
@@ -152,18 +90,18 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check_steps(forked: Killed, store: Path, base: Path, steps: range) -> int:
     """Kill at each of the changes; the number of those that there are, or the last tried."""
     whole = base / "whole"
-    assert forked(killed.extract, whole, store, 100, SMALL) == 0
+    assert forked(killed.work, whole, store, 100, SMALL) == 0
     expected = digests(whole / names.EXTRACTION_DIR / names.EXTRACTION_DATA)
     for step in steps:
         folder = base / str(step)
-        code = forked(killed.killed_at_step, folder, store, 100, SMALL, step)
+        code = forked(killed.killed_at_change, folder, store, 100, SMALL, killed.EXTRACTION, step)
         output = folder / names.EXTRACTION_DIR / names.EXTRACTION_DATA
         if code == 0:
             return step
         assert code == -signal.SIGKILL
         if output.exists():
             assert digests(output) == expected, f"an output that is not whole, at step {step}"
-        assert forked(killed.extract, folder, store, 100, SMALL) == 0, f"at step {step}"
+        assert forked(killed.work, folder, store, 100, SMALL) == 0, f"at step {step}"
         assert digests(output) == expected, f"at step {step}"
         hidden = [p.name for p in output.parent.iterdir() if p.name.startswith(".")]
         assert hidden == [], f"at step {step}"

@@ -91,12 +91,14 @@ class Measured:
         )
 
 
-def measure(folder: Path, store: Path, above: int, config: dict[str, Any]) -> Measured:
+def measure(
+    folder: Path, store: Path, above: int, config: dict[str, Any], script: Path = SCRIPT
+) -> Measured:
     folder.mkdir()
     (folder / names.STORE).symlink_to(store, target_is_directory=True)
     given = {"folder": str(folder), "above": above, "config": config}
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), json.dumps(given)],
+        [sys.executable, str(script), json.dumps(given)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
