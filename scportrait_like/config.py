@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from scportrait_like import names
 from scportrait_like.errors import ConfigError
@@ -73,6 +73,12 @@ def _to_list(value: Any) -> Any:
 Strings = Annotated[list[str], BeforeValidator(_to_list)]
 
 
+def _to_folder(value: str | None) -> str | None:
+    if value is not None and (not value or "/" in value or value.startswith(".")):
+        raise ValueError("must be a plain name: it becomes that of a folder")
+    return value
+
+
 class StepConfig(BaseModel):
     """What every section may hold: the run keys, and what is read and written.
 
@@ -103,7 +109,7 @@ class StepConfig(BaseModel):
     ignored_keys: ClassVar[tuple[str, ...]] = ("overwrite_run_path",)
     ignored_prefixes: ClassVar[tuple[str, ...]] = ("hdf5_rdcc_",)
 
-    name: str | None = None
+    name: Annotated[str | None, AfterValidator(_to_folder)] = None
     threads: int | None = Field(None, ge=1)
     executor: str | None = None
     cache: str | None = None

@@ -247,10 +247,10 @@ class FileHandler:
         """
         from scportrait_like.io.twins import write_store
 
-        self._check_may_write(name, None, overwrite)
+        self.check_may_write(name, None, overwrite)
         with self._scratch() as scratch:
             kind = write_store(scratch / "store", name, element)
-            self._check_may_write(name, kind, overwrite)
+            self.check_may_write(name, kind, overwrite)
             self._place(scratch, kind, name, attributes)
 
     @contextmanager
@@ -292,12 +292,12 @@ class FileHandler:
         from scportrait_like.io.twins import write_twin
 
         plan = plan_raster(kind, shape, dtype, chunks, channel_names, pyramid)
-        self._check_may_write(name, kind, overwrite)
+        self.check_may_write(name, kind, overwrite)
         with self._scratch() as scratch:
             writer = write_twin(scratch / "store", name, plan, transforms)
             yield writer
             writer.finish()
-            self._check_may_write(name, kind, overwrite)
+            self.check_may_write(name, kind, overwrite)
             self._place(scratch, kind, name, attributes)
 
     def delete_element(self, name: str) -> None:
@@ -339,8 +339,13 @@ class FileHandler:
             store_update.place_element(scratch, store, target, kind, name, attributes or {})
         self._sdata = None
 
-    def _check_may_write(self, name: str, kind: str | None, overwrite: bool) -> None:
-        """Refuse names that spatialdata refuses, and to replace what may not be replaced."""
+    def check_may_write(self, name: str, kind: str | None, overwrite: bool) -> None:
+        """Refuse names that spatialdata refuses, and to replace what may not be replaced.
+
+        Raises
+        ------
+        InputError, ElementExistsError, StoreError
+        """
         check_name(name)
         self._check_format(self.path)
         for other, there in self.element_names().items():

@@ -174,6 +174,7 @@ class Project(Inputs, Pictures):
                     f"{config.where}: section {section}: it holds {len(outputs)} mappings, but the "
                     f"step has one output, {outputs[0]}; give it one mapping"
                 )
+        _refuse_shared_outputs(steps, config.where)
         return steps
 
     def _first(self, section: str, cls: StepClass | None) -> ProcessingStep | None:
@@ -339,6 +340,20 @@ def _refuse_classes(**given: Any) -> None:
                 f"{name}={value!r}: this package does not segment or select; make masks elsewhere "
                 "and load them with load_labels"
             )
+
+
+def _refuse_shared_outputs(steps: Mapping[str, list[ProcessingStep]], where: str) -> None:
+    """Refuse steps that would write to the same place, and replace each other's output."""
+    owners: dict[str, str] = {}
+    for step in (step for listed in steps.values() for step in listed):
+        label = f"{step.name} {step.config.name}" if step.config.name else step.name
+        for place in step.outputs():
+            if place in owners:
+                raise ConfigError(
+                    f"{where}: sections {owners[place]} and {label} would both write {place}; give "
+                    "each names of its own (name, table_name)"
+                )
+            owners[place] = label
 
 
 def _check_resources(executor: Executor | str | None, memory_limit: int | str | None) -> None:

@@ -184,6 +184,10 @@ class ProcessingStep(ABC):
         """Name of the folder of a call's output."""
         return "data"
 
+    def outputs(self) -> list[str]:
+        """All that a call without arguments writes, to be told apart from other steps'."""
+        return [str(self.output_path)]
+
     def missing(self, call: Mapping[str, Any]) -> list[str]:
         """What the sink of a call puts elsewhere than into its folder, and is not in its place."""
         return []
@@ -302,8 +306,7 @@ class ProcessingStep(ABC):
         self, run: RunDirectory, output: Path, fingerprint: Fingerprint, call: Mapping[str, Any]
     ) -> None:
         resources = self.resources()
-        if resources.budget < SCARCE:
-            tune_allocator()  # for the plan too: it may read a mask
+        tune_allocator(resources.budget < SCARCE)  # for the plan too: it may read a mask
         if not run.has_plan():
             try:
                 plan = self.plan(call)
@@ -375,7 +378,8 @@ class ProcessingStep(ABC):
         again = self.repeat(call, overwrite=False)
         if status.state == "interrupted":
             return f"its run was interrupted ({status}): run {again} again, it goes on"
-        if status.state == "absent":
+        # What was only taken out of the store is made anew without anybody's permission.
+        if status.state == "absent" or not changes(made, self._now(made)):
             return f"run {again}"
         return f"make it anew with {self.repeat(call)}"
 

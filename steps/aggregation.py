@@ -12,7 +12,7 @@ from scportrait_like import names
 from scportrait_like.config import StepConfig, Strings
 from scportrait_like.errors import ElementExistsError, InputError
 from scportrait_like.identity import digest
-from scportrait_like.io.aggregation_output import AggregationSink, TableFacts
+from scportrait_like.io.aggregation_output import GEOMETRY, AggregationSink, TableFacts
 from scportrait_like.io.indexes import labels_index
 from scportrait_like.io.inputs_of_steps import (
     Channels,
@@ -20,6 +20,7 @@ from scportrait_like.io.inputs_of_steps import (
     find_channels,
     open_rasters,
 )
+from scportrait_like.io.tables import check_channels, check_keys, instance_dtype
 from scportrait_like.raster.aggregate import (
     Crossing,
     aggregation_grid,
@@ -95,7 +96,7 @@ class Aggregation(ProcessingStep):
         StaleRunError
             What lies there was made from other settings or inputs.
         """
-        self._check_table(overwrite)
+        self._check_names(overwrite)
         return self.execute({}, overwrite)
 
     @property
@@ -133,6 +134,10 @@ class Aggregation(ProcessingStep):
         config = self.config
         return find_channels(self.filehandler, config.image, config.channels, self.name)
 
+    def _positions(self) -> tuple[int, ...]:
+        """Positions of the channels, ascending: those that share chunks are read together."""
+        return tuple(sorted(position for position, _ in self._channels()))
+
     def _sources(self) -> tuple[ZarrSource, ZarrSource]:
         image, (labels,) = open_rasters(self.filehandler, self.config.image, [self.labels])
         return image, labels
@@ -145,6 +150,7 @@ class Aggregation(ProcessingStep):
     def plan(self, call: Mapping[str, Any]) -> Plan:
         """Cut the mask into tiles, and find the cells that cross them where quantiles need it."""
         image, labels = self._sources()
+        check_channels([name for _, name in self._channels()], self.config.image)
         index = labels_index(self.filehandler, self.labels, self.budget())
         if len(index) == 0:
             raise InputError(f"mask {self.labels} is empty: it holds no label above 0")
@@ -163,7 +169,7 @@ class Aggregation(ProcessingStep):
             labels=labels,
             what=f"mask {self.labels}",
             image=image,
-            channels=tuple(position for position, _ in self._channels()),
+            channels=self._positions(),
             measures=needs.measures,
             ranks=needs.ranks,
             background=False,
@@ -174,10 +180,13 @@ class Aggregation(ProcessingStep):
 
     def sink(self, plan: Plan, output: Path, call: Mapping[str, Any]) -> Sink:
         """Return what merges the units into the table and the ledger."""
+        read = self._positions()
         facts = TableFacts(
             name=self.table_name,
             region=self.labels,
             channels=tuple(name for _, name in self._channels()),
+            columns=tuple(read.index(position) for position, _ in self._channels()),
+            ids_dtype=instance_dtype(self._sources()[1].dtype),
             statistics=self._statistics(),
             region_key=self.config.region_key,
             instance_key=self.config.instance_key,
@@ -195,6 +204,10 @@ class Aggregation(ProcessingStep):
     def _revision(self, call: Mapping[str, Any]) -> str:
         return digest(self.fingerprint(call))
 
+    def outputs(self) -> list[str]:
+        """The folder, and the table."""
+        return [*super().outputs(), f"table {self.table_name}"]
+
     def missing(self, call: Mapping[str, Any]) -> list[str]:
         """The table, where the store does not hold the one of this very call."""
         name, there = self.table_name, self.filehandler
@@ -204,14 +217,16 @@ class Aggregation(ProcessingStep):
             return [f"table {name} is another one"]
         return []
 
-    def _check_table(self, overwrite: bool | None) -> None:
-        """Refuse to replace what this step did not make."""
-        if self.table_name not in self.filehandler or self._may_replace(overwrite):
+    def _check_names(self, overwrite: bool | None) -> None:
+        """Refuse names that the end of the run could not write, before it begins."""
+        config, there = self.config, self.filehandler
+        check_keys([config.region_key, config.instance_key, *GEOMETRY])
+        there.check_may_write(self.table_name, "tables", overwrite=True)
+        if self.table_name not in there or self._may_replace(overwrite):
             return
-        made_by = self.filehandler.attributes(self.table_name).get(names.MADE_BY)
+        made_by = there.attributes(self.table_name).get(names.MADE_BY)
         if made_by != self._made_by:
             raise ElementExistsError(
-                f"{self.filehandler.path} has {self.table_name!r} already, and this step did not "
-                "make it: give another table_name in the config, or replace it with "
-                f"{self.repeat({})}"
+                f"{there.path} has {self.table_name!r} already, and this step did not make it: "
+                f"give another table_name in the config, or replace it with {self.repeat({})}"
             )

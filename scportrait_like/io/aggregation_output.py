@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from scportrait_like import names
+from scportrait_like.errors import InputError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.io.ledger import Ledger, State
 from scportrait_like.io.tables import intensity_table
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# Columns of `obs`: pixels, the bounding box (half open), and whether it touches the image's border.
+GEOMETRY: Final = ("area", "min_y", "min_x", "max_y", "max_x", "touches_border")
+
+
 @dataclass(frozen=True)
 class TableFacts:
     """What the table of an aggregation is called and says of itself.
@@ -38,6 +43,10 @@ class TableFacts:
         The labels element that it annotates.
     channels
         Names of the variables.
+    columns
+        Where each of them stands among the channels that were aggregated.
+    ids_dtype
+        Of the ids in `obs`.
     statistics
         By name; the first one by channel becomes `X`.
     region_key, instance_key
@@ -49,6 +58,8 @@ class TableFacts:
     name: str
     region: str
     channels: tuple[str, ...]
+    columns: tuple[int, ...]
+    ids_dtype: np.dtype[Any]
     statistics: Mapping[str, Statistic]
     region_key: str
     instance_key: str
@@ -91,6 +102,7 @@ class AggregationSink:
         self._units[unit.name] = result
         if "tile" in unit.what:
             self._ledger.credit(result["ids"], unit.name)
+        result.release()
 
     def flush(self) -> None:
         """Nothing is written before the end."""
@@ -114,20 +126,21 @@ class AggregationSink:
 
 def cell_table(found: Aggregated, index: CellIndex, facts: TableFacts) -> AnnData:
     """Make the table: cells x channels, geometry in `obs`, centroids in ``obsm["spatial"]``."""
-    values = {
-        name: found.values[name] for name, each in facts.statistics.items() if each.per_channel
-    }
-    geometry = {
-        "area": index.area,
-        **dict(zip(("min_y", "min_x", "max_y", "max_x"), index.box.T, strict=True)),
-        "touches_border": index.border,
-    }
+    if not np.array_equal(found.ids, index.ids):
+        raise InputError(f"{facts.region} is not the mask any more that was indexed; load it again")
+    values, columns = {}, {}
+    for name, each in facts.statistics.items():
+        if each.per_channel:
+            values[name] = found.values[name][:, facts.columns]
+        elif name != "count":  # which is the area
+            columns[name] = found.values[name][:, 0]
+    shape = (index.area, *index.box.T, index.border)
     return intensity_table(
         values,
         facts.channels,
-        index.ids,
+        index.ids.astype(facts.ids_dtype),
         facts.region,
-        obs=geometry,
+        obs={**dict(zip(GEOMETRY, shape, strict=True)), **columns},
         obsm={"spatial": index.centroid[:, ::-1].copy()},
         region_key=facts.region_key,
         instance_key=facts.instance_key,

@@ -21,6 +21,7 @@ from scportrait_like.raster.aggregation import (
     CHANNELS_TOGETHER,
     AggregationTask,
     as_volume,
+    plain,
     tile_name,
 )
 from scportrait_like.raster.index import check_ids_dtype, index_workers, refuse_ids
@@ -30,7 +31,7 @@ from scportrait_like.raster.statistics import Statistic, Vectors, resolve_statis
 from scportrait_like.raster.tiles import Tile, TileGrid, tile_grid
 from scportrait_like.run.bounded import bounded_map
 from scportrait_like.run.executors import check_executor_name, choose_executor, is_separate
-from scportrait_like.run.memory import granted_cores, memory_budget
+from scportrait_like.run.memory import SCARCE, granted_cores, memory_budget, tune_allocator
 from scportrait_like.run.plan import Plan, Unit
 from scportrait_like.run.rundir import RunDirectory
 from scportrait_like.run.runner import Resources
@@ -89,8 +90,8 @@ class Crossing:
 
 def aggregation_grid(labels: Source, image: Source | None) -> TileGrid:
     """Tiles aligned to the chunks of labels ([z,] y, x) and image (c, [z,] y, x)."""
-    chunks = [labels.chunks] if image is None else [labels.chunks, image.chunks[1:]]
-    return tile_grid(labels.shape, *chunks)
+    of_image = [] if image is None else [image.chunks[1:]]
+    return tile_grid(labels.shape, *of_image, labels.chunks)
 
 
 def plan_aggregation(
@@ -199,10 +200,13 @@ def find_crossing(
 def warm_up(image: Source | None, statistics: Mapping[str, Statistic], labels: Source) -> None:
     """Compile (or load) the kernels for these arrays, before workers start."""
     began = time.perf_counter()
-    warm_up_runs(labels.dtype, None if image is None else image.dtype)
-    if image is not None:
+    if image is None:
+        warm_up_runs(labels.dtype)
+    else:
+        pixels = plain(np.ones((1, 1), image.dtype))
+        warm_up_runs(labels.dtype, pixels.dtype)
         needs = Needs.of(statistics)
-        vectors = Vectors(np.ones(1, image.dtype), np.array([0, 1]))
+        vectors = Vectors(pixels.reshape(-1), np.array([0, 1]))
         for measure in needs.measures:
             measure.take(vectors)
     if (seconds := time.perf_counter() - began) > 3:
@@ -220,6 +224,7 @@ class _Collecting:
     def add(self, unit: Unit, result: UnitReader) -> None:
         """Keep one unit's result; it stays on the disk."""
         self._units[unit.name] = result
+        result.release()
 
     def flush(self) -> None:
         """Nothing is written."""
@@ -287,6 +292,7 @@ def aggregate(
     n_channels = 0 if image is None else image.shape[0]
     grid = aggregation_grid(labels, image)
     budget, workers = memory_budget(memory_limit), granted_cores()
+    tune_allocator(budget < SCARCE)
     warm_up(image, found, labels)
     crossing = find_crossing(labels, grid, background, what, budget) if needs.ranks else None
     if crossing is not None and ids is not None:

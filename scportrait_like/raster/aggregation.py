@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 
 from scportrait_like.kernels import LabelRuns, gather_runs, label_runs, run_partials
 from scportrait_like.raster.index import refuse_ids
-from scportrait_like.raster.ranks import Distinct, batches, select_ranks, take_ranks
+from scportrait_like.raster.ranks import (
+    Distinct,
+    batches,
+    padded_batches,
+    select_ranks,
+    take_ranks,
+)
 from scportrait_like.raster.reading import Check, Reading
 from scportrait_like.raster.sources import Source
 from scportrait_like.raster.statistics import Measure, Rank, Vectors
 from scportrait_like.raster.tiles import Tile, TileGrid
+from scportrait_like.run.memory import allow_open_files
 from scportrait_like.run.plan import Unit, load_arrays
 from scportrait_like.run.unitfile import UnitReader, UnitWriter
 
@@ -131,8 +138,7 @@ class _TileWork:
     def _inner(runs: LabelRuns, crossing: NDArray[np.bool_]) -> Iterator[_Batch]:
         """Labels whose quantiles are final here; those of one size are sorted without waste."""
         rows = np.flatnonzero(~crossing)
-        rows = rows[np.argsort(runs.area[rows], kind="stable")]
-        return _batches(runs.take(rows), rows)
+        return _sorted_batches(runs.take(rows), rows)
 
     def _runs(self) -> LabelRuns:
         labels = self.reading.read(self.task.labels, self.tile.region)
@@ -153,8 +159,9 @@ class _TileWork:
         found = {m.name: np.empty((*shape, m.width)) for m in self.task.measures}
         ranks = np.full((*shape, len(self.task.ranks), 2), np.nan)
         light = []
-        for place, (channel, read) in zip(range(len(block)), planes, strict=False):
-            plane = _plain(read)
+        for place in range(len(block)):
+            channel, read = next(planes)
+            plane = plain(read)
             for batch in self.batches:
                 self._take(batch, plane, {name: out[place] for name, out in found.items()})
             for batch in self.sorted:
@@ -164,6 +171,7 @@ class _TileWork:
                 light.append(_gather(plane, self.light).values)
                 self._leave_heavy(channel, plane)
             self.reading.lap("statistics")
+            del read, plane  # or the chunks that it came of stay while the next ones are read
         for name, figures in found.items():
             self.out.put(f"{name}.{number}", figures)
         if self.task.ranks:
@@ -191,7 +199,7 @@ class _TileWork:
         for row, label in enumerate(self.heavy.ids):
             distinct = Distinct.of(_gather(plane, self.heavy.take(np.array([row]))).values)
             self.out.put(f"values.{label}.{channel}", distinct.values)
-            self.out.put(f"counts.{label}.{channel}", distinct.counts)
+            self.out.put(f"below.{label}.{channel}", distinct.below)
 
 
 @dataclass(frozen=True)
@@ -223,6 +231,14 @@ def _batches(runs: LabelRuns, rows: NDArray[np.int64]) -> Iterator[_Batch]:
         yield _Batch(rows[labels], part, pieces)
 
 
+def _sorted_batches(runs: LabelRuns, rows: NDArray[np.int64]) -> Iterator[_Batch]:
+    """Batches whose pixels are sorted as rows: labels of about one size."""
+    order = np.argsort(runs.area, kind="stable")
+    for labels in padded_batches(runs.area[order], _PIXELS_TOGETHER):
+        part = runs.take(order[labels])
+        yield _Batch(rows[order[labels]], part, [part])
+
+
 def _fold(
     measure: Measure, figures: NDArray[np.float64], count: NDArray[np.int64]
 ) -> NDArray[np.float64]:
@@ -243,8 +259,8 @@ def _piece(runs: LabelRuns, which: slice) -> LabelRuns:
     return LabelRuns(runs.ids, area, offsets, runs.starts[which], lengths)
 
 
-def _plain(plane: NDArray[Any]) -> NDArray[Any]:
-    """Pixels as numbers in the machine's byte order, without gaps."""
+def plain(plane: NDArray[Any]) -> NDArray[Any]:
+    """Pixels as numbers that kernels have, in the machine's byte order, without gaps."""
     if plane.dtype.kind == "b":
         plane = plane.view(np.uint8)
     elif plane.dtype == np.float16:  # kernels have no such numbers
@@ -270,6 +286,7 @@ def _join(task: AggregationTask, unit: Unit, out: UnitWriter, reading: Reading) 
     kind, (first, stop) = unit.what["kind"], unit.what["labels"]
     ids = arrays[kind][first:stop]
     tiles = arrays["join_tiles"][slice(*unit.what["tiles"])]
+    allow_open_files(len(tiles))
     readers = [UnitReader(task.units_path / tile_name(int(tile))) for tile in tiles]
     work = _join_light if kind == "light" else _join_heavy
     for number, ranks in enumerate(work(task, ids, readers, reading)):
@@ -295,8 +312,7 @@ def _join_light(
     area = np.bincount(owner, lengths, len(ids)).astype(np.int64)
     offsets = np.searchsorted(owner[by_label], np.arange(len(ids) + 1))
     runs = LabelRuns(ids, area, offsets, starts[by_label], lengths[by_label])
-    order = np.argsort(area, kind="stable")
-    parts = list(_batches(runs.take(order), order))
+    parts = list(_sorted_batches(runs, np.arange(len(ids))))
     for number, block in enumerate(task.blocks):
         found = np.empty((len(block), len(ids), len(task.ranks), 2))
         for place in range(len(block)):
@@ -339,8 +355,10 @@ def _join_heavy(
         for place, channel in enumerate(block):
             for row, label in enumerate(ids):
                 reading.check()
-                names = f"values.{label}.{channel}", f"counts.{label}.{channel}"
+                names = f"values.{label}.{channel}", f"below.{label}.{channel}"
                 held = [reader for reader in readers if names[0] in reader]
                 pieces = [Distinct(*(reader[name] for name in names)) for reader in held]
                 found[place, row] = select_ranks(pieces, task.ranks)
+                for reader in held:
+                    reader.release()
         yield found

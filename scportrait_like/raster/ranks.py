@@ -15,22 +15,31 @@ Counts = NDArray[np.int64]
 
 
 class Distinct(NamedTuple):
-    """The pixels of a piece of a label: distinct values, ascending, and how often each occurs."""
+    """The pixels of a piece of a label: distinct values, ascending, and how many lie below each.
+
+    Attributes
+    ----------
+    values
+        (d,); NaN comes last.
+    below
+        (d + 1,) int64: pixels smaller than each value, and all.
+    """
 
     values: NDArray[Any]
-    counts: Counts
+    below: Counts
 
     @classmethod
     def of(cls, pixels: NDArray[Any]) -> Distinct:
-        """Sort and count pixels; NaN comes last."""
+        """Sort and count pixels."""
         if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
             counts = value_counts(pixels)
-            values = np.flatnonzero(counts).astype(f"u{pixels.itemsize}")
-            counts = counts[values]
-            ascending = np.argsort(values.view(pixels.dtype))
-            return cls(values.view(pixels.dtype)[ascending], counts[ascending])
-        values, counts = np.unique(pixels, return_counts=True)
-        return cls(values, counts)
+            bits = np.flatnonzero(counts).astype(f"u{pixels.itemsize}")
+            counts, values = counts[bits], bits.view(pixels.dtype)
+            ascending = np.argsort(values)
+            values, counts = values[ascending], counts[ascending]
+        else:
+            values, counts = np.unique(pixels, return_counts=True)
+        return cls(values, np.concatenate([[0], np.cumsum(counts)]))
 
 
 def neighbours(ranks: Sequence[Rank], count: Counts) -> Counts:
@@ -66,7 +75,9 @@ def take_ranks(vectors: Vectors, ranks: Sequence[Rank]) -> Floats:
 
 
 def select_ranks(pieces: Sequence[Distinct], ranks: Sequence[Rank]) -> Floats:
-    """Values beside each rank of one label, from its pieces; none is read as a whole.
+    """Values beside each rank of one label, from its pieces.
+
+    Pieces may be memory maps: few of their pages are looked at.
 
     Returns
     -------
@@ -74,10 +85,10 @@ def select_ranks(pieces: Sequence[Distinct], ranks: Sequence[Rank]) -> Floats:
     """
     if any(piece.values.dtype.kind == "f" and np.isnan(piece.values[-1]) for piece in pieces):
         return np.full((len(ranks), 2), np.nan)
-    below = [np.concatenate([[0], np.cumsum(piece.counts)]) for piece in pieces]
+    values, below = [piece.values for piece in pieces], [piece.below for piece in pieces]
     total = np.array([sum(int(counts[-1]) for counts in below)])
     found = [
-        float(_select([piece.values for piece in pieces], below, int(position)))
+        float(_select(values, below, int(position)))
         for position in neighbours(ranks, total).reshape(-1)
     ]
     return np.array(found).reshape(-1, 2)
@@ -101,6 +112,20 @@ def _select(values: Sequence[NDArray[Any]], below: Sequence[Counts], position: i
             low = np.maximum(low, right)
         else:
             return pivot
+
+
+def padded_batches(area: Counts, pixels: int) -> Iterator[slice]:
+    """Cut labels, by ascending area, into batches that take at most so many pixels as rows.
+
+    All rows are as long as the longest, which is a batch's last one.
+    """
+    start = 0
+    while start < len(area):
+        some = area[start : start + pixels]
+        taken = some * np.arange(1, len(some) + 1)
+        stop = start + max(1, int(np.searchsorted(taken, pixels, "right")))
+        yield slice(start, stop)
+        start = stop
 
 
 def batches(area: Counts, pixels: int) -> Iterator[slice]:

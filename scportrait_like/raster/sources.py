@@ -249,14 +249,16 @@ class SelectSource:
 
     def read(self, region: Region) -> NDArray[Any]:
         """Read a region of each selected channel."""
-        wanted = list(self.positions[region[0]])
-        if self.source.chunks[0] == 1:
-            planes = [self.source.read((slice(c, c + 1), *region[1:])) for c in wanted]
-            return np.concatenate(planes)
-        first = min(wanted)
-        return self.source.read((slice(first, max(wanted) + 1), *region[1:]))[
-            [channel - first for channel in wanted]
-        ]
+        wanted = np.array(self.positions[region[0]], np.int64)
+        extents = [part.stop - part.start for part in region[1:]]
+        out = np.empty((len(wanted), *extents), self.dtype)
+        group = wanted // self.source.chunks[0]
+        for one in np.unique(group):  # channels that share chunks, and nothing between them
+            places = np.flatnonzero(group == one)
+            first, last = wanted[places].min(), wanted[places].max()
+            planes = self.source.read((slice(int(first), int(last) + 1), *region[1:]))
+            out[places] = planes[wanted[places] - first]
+        return out
 
 
 def source_of(array: Any) -> Source:
@@ -271,7 +273,7 @@ def source_of(array: Any) -> Source:
         return ZarrSource.open(Path(array))
     if hasattr(array, "store_path"):  # zarr.Array
         folder = _folder_of(array)
-        return ZarrSource.open(folder) if folder else ArraySource(np.asarray(array[...]))
+        return ZarrSource.open(folder) if folder else _elsewhere(array)
     if hasattr(array, "__dask_graph__"):
         return _behind(array) or DaskSource(array)
     return ArraySource(np.asarray(array))
@@ -279,8 +281,10 @@ def source_of(array: Any) -> Source:
 
 def _behind(array: Any) -> Source | None:
     """Source of what a dask array is a view of, or None: it computes, or its array is elsewhere."""
-    from scportrait_like.raster.dask_views import stored_view
-
+    try:
+        from scportrait_like.raster.dask_views import stored_view
+    except ImportError:  # another dask, whose graphs look different: it reads by itself
+        return None
     found = stored_view(array)
     if found is None:
         return None
@@ -294,6 +298,14 @@ def _behind(array: Any) -> Source | None:
     if source.shape != stored.shape or source.dtype != stored.dtype:  # replaced meanwhile
         return None
     return view(source, *indices)
+
+
+def _elsewhere(array: Any) -> Source:
+    """Source of a zarr array in memory or on a server: dask asks it region by region."""
+    import dask.array as da
+
+    from_zarr: Any = da.from_zarr  # it carries no annotations
+    return DaskSource(from_zarr(array))
 
 
 def _folder_of(array: Any) -> Path | None:

@@ -39,6 +39,9 @@ from scportrait_like.kernels import ragged_extremes, ragged_moments, ragged_sums
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
+# Names that other things have in a unit's file.
+_TAKEN: Final = ("ranks", "pixels", "values", "below", "light", "heavy", "ids", "area")
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -83,6 +86,10 @@ class Measure:
     width: int
     take: Callable[[Vectors], Floats]
     merge: Callable[[Floats, Floats, Counts, Counts], Floats]
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name in _TAKEN:
+            raise InputError(f"{self.name!r} cannot name a measure: a plain word, none of {_TAKEN}")
 
 
 @dataclass(frozen=True)
@@ -131,13 +138,17 @@ class Statistic:
     absent
         Its value for a label without pixels.
     per_channel
-        False: `finish` gives (1, n), whatever the channels.
+        False: `finish` gives (1, n) of the pixels' number alone; nothing may be needed.
     """
 
     needs: tuple[Measure | Rank, ...]
     finish: Callable[[Parts], Floats]
     absent: float = np.nan
     per_channel: bool = True
+
+    def __post_init__(self) -> None:
+        if self.needs and not self.per_channel:
+            raise InputError("a statistic that needs pixels has a value for each channel")
 
 
 # Measures
@@ -322,7 +333,12 @@ def resolve_statistics(names: str | Sequence[str]) -> dict[str, Statistic]:
         A name that is none; the message lists those that are.
     """
     wanted = [names] if isinstance(names, str) else list(names)
-    return {name: _resolve(name) for name in wanted}
+    found = {name: _resolve(name) for name in wanted}
+    measures = {need for each in found.values() for need in each.needs if isinstance(need, Measure)}
+    by_name = sorted(measure.name for measure in measures)
+    if len(set(by_name)) < len(by_name):
+        raise InputError(f"measures need names of their own; there are {', '.join(by_name)}")
+    return found
 
 
 def _resolve(name: str) -> Statistic:

@@ -89,14 +89,14 @@ def tile_edge(length: int, chunks: Sequence[int], target: int) -> int:
     """Edge of the tiles along one axis.
 
     It is a multiple of every array's chunk edge where that stays small, so that no chunk is decoded
-    for two tiles; else of the largest chunk edge.
+    for two tiles; else of the first array's.
 
     Parameters
     ----------
     length
         Pixels along the axis.
     chunks
-        Chunk edges of the arrays that are read, along this axis.
+        Chunk edges of the arrays that are read, along this axis, the one with most to decode first.
     target
         Edge to come near to, in pixels.
     """
@@ -105,14 +105,15 @@ def tile_edge(length: int, chunks: Sequence[int], target: int) -> int:
         return length
     common = math.lcm(*chunks)
     if common > max(_LARGEST_COMMON, target, *chunks):
-        common = max(chunks)
+        common = chunks[0]
     return min(length, common * max(1, target // common))
 
 
 def tile_grid(shape: tuple[int, ...], *chunks: tuple[int, ...]) -> TileGrid:
     """Grid of tiles for arrays of one shape ([z,] y, x) and their chunks ([z,] y, x).
 
-    Tiles are as thin along z as the chunks allow, and narrower where those are thick.
+    The array with most to decode comes first: an image before its mask. Tiles are as thin along z
+    as the chunks allow, and narrower where those are thick.
     """
     by_axis = list(zip(*chunks, strict=True))
     edges = [tile_edge(n, edge, 1) for n, edge in zip(shape[:-2], by_axis[:-2], strict=True)]

@@ -235,6 +235,18 @@ def tune_allocator(tight: bool = True) -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, 1 << 17 if tight else 1 << 28)
 
 
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files, where it may, so that so many more can be open."""
+    with suppress(ImportError, OSError, ValueError):  # not on every system, and not above its own
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + 512
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 def release_freed() -> None:
     """Give back what glibc and arrow keep of freed memory, so that a baseline holds none of it."""
     if (arrow := sys.modules.get("pyarrow")) is not None:

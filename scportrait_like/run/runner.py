@@ -284,14 +284,18 @@ class _Run:
             if _is_worker_death(error):
                 raise
             raise RunError(
-                f"unit {unit.name} failed: {type(error).__name__}: {error}. "
-                "Finished units are kept; the next run goes on from there"
+                f"unit {unit.name} failed: {type(error).__name__}: {error}{self._kept}"
             ) from error
         for part, amount in parts.items():
             self.report.parts[part] = self.report.parts.get(part, 0) + amount
         self.report.computed += 1
         if self.report.computed >= self.window.size:
             self._calibrate()
+
+    @property
+    def _kept(self) -> str:
+        """What a user may count on after a failure."""
+        return ". Finished units are kept; the next run goes on from there" * self.run.durable
 
     def _calibrate(self) -> None:
         if not self.window.calibrated:
@@ -322,8 +326,8 @@ class _Run:
         listed = ", ".join(f"{name} (pid {pid})" for name, pid in sorted(open_units.items()))
         return WorkerDiedError(
             "a worker process died (killed, or out of memory) with these units started and not "
-            f"finished: {listed or 'none'}. Finished units are kept: run the same call again, if "
-            "memory was the reason with fewer threads or a smaller memory_limit",
+            f"finished: {listed or 'none'}{self._kept}. If memory was the reason, run with fewer "
+            "threads or a smaller memory_limit",
             units=tuple(sorted(open_units)),
         )
 
@@ -342,7 +346,8 @@ def execute(task: Task, unit: Unit, orders: Orders) -> Mapping[str, float]:
     if not orders.run_path.is_dir():
         raise RunError(
             f"{socket.gethostname()}, where a worker runs, has no folder {orders.run_path}: all "
-            "workers must see the project under the same path"
+            "workers must see it under the same path (a call without a project takes the folder "
+            "for temporary files: set TMPDIR to one that is shared)"
         )
     check()
     if os.getppid() == orders.parent:

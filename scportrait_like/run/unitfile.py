@@ -60,30 +60,45 @@ class UnitWriter:
 
 
 class UnitReader:
-    """Named arrays of a unit's file, as read-only views on a memory map."""
+    """Named arrays of a unit's file, as read-only views on a memory map.
+
+    Raises
+    ------
+    IncompleteOutputError
+        The file is cut short.
+    """
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if self._map[-8:] != _MARK:
+        self._path = path
+        self._map: mmap.mmap | None = None
+        content = self._opened()
+        if content[-8:] != _MARK:
             raise IncompleteOutputError(f"{path} is cut short; delete it and run again")
-        length = int.from_bytes(self._map[-16:-8], "little")
-        self._directory: dict[str, Any] = json.loads(self._map[-16 - length : -16])
+        length = int.from_bytes(content[-16:-8], "little")
+        self._directory: dict[str, Any] = json.loads(content[-16 - length : -16])
 
     def __contains__(self, name: str) -> bool:
         return name in self._directory
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        self.release()  # what was read before is done with
+        content = self._opened()
+        # Pages that were touched count as taken memory, and what was read before is done with; a
+        # view that still looks there gets them back from the file.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            content.madvise(mmap.MADV_DONTNEED)
         offset, dtype, shape = self._directory[name]
         count = int(np.prod(shape, dtype=np.int64))
-        flat = np.frombuffer(self._map, np.dtype(dtype), count, offset)
-        return flat.reshape(shape)
+        return np.frombuffer(content, np.dtype(dtype), count, offset).reshape(shape)
 
     def release(self) -> None:
-        """Let go of the pages that were touched: they count as taken memory.
+        """Let go of the map, and of the open file that Python keeps with it.
 
-        A view that still looks there gets them back from the file.
+        Views keep theirs; the next look opens the file again.
         """
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+        self._map = None
+
+    def _opened(self) -> mmap.mmap:
+        if self._map is None:
+            with self._path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map
