@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> list[str]:
     parts = [EXPLANATION, *report(measure(SMALL if args.quick else MAIN, repeat)), PUBLISHED]
     print("\n\n".join(parts), flush=True)
     if not args.skip_peers:
-        section = list(peers.report(peers.INPUTS[:1] if args.quick else peers.INPUTS, repeat))
+        section = list(peers.report(peers.INPUTS, repeat))
         print("\n\n".join(section), flush=True)
         parts += section
     return parts
