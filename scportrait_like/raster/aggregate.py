@@ -26,7 +26,7 @@ from scportrait_like.raster.aggregation import (
 )
 from scportrait_like.raster.index import check_ids_dtype, index_workers, refuse_ids
 from scportrait_like.raster.ranks import batches
-from scportrait_like.raster.sources import Source, spilled
+from scportrait_like.raster.sources import Source, phase_of, spilled
 from scportrait_like.raster.statistics import Statistic, Vectors, resolve_statistics
 from scportrait_like.raster.tiles import Tile, TileGrid, tile_grid
 from scportrait_like.run.bounded import bounded_map
@@ -72,7 +72,8 @@ class Crossing:
     def of(cls, ids: Int64, area: Int64, box: Int64, grid: TileGrid) -> Crossing:
         """Find them by their bounding boxes (n, 2 * axes), half open."""
         axes = len(grid.edges)
-        first, last = box[:, :axes] // grid.edges, (box[:, axes:] - 1) // grid.edges
+        first = (box[:, :axes] + grid.phase) // grid.edges
+        last = (box[:, axes:] - 1 + grid.phase) // grid.edges
         crosses = (first != last).any(axis=1)
         return cls(ids[crosses], area[crosses], first[crosses], last[crosses])
 
@@ -90,8 +91,9 @@ class Crossing:
 
 def aggregation_grid(labels: Source, image: Source | None) -> TileGrid:
     """Tiles aligned to the chunks of labels ([z,] y, x) and image (c, [z,] y, x)."""
-    of_image = [] if image is None else [image.chunks[1:]]
-    return tile_grid(labels.shape, *of_image, labels.chunks)
+    if image is None:
+        return tile_grid(labels.shape, labels.chunks, phase=phase_of(labels))
+    return tile_grid(labels.shape, image.chunks[1:], labels.chunks, phase=phase_of(image)[1:])
 
 
 def plan_aggregation(

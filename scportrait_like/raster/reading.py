@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scportrait_like.raster.sources import Region, Source
+from scportrait_like.raster.sources import Region, Source, phase_of
 from scportrait_like.raster.tiles import Tile
 
 Check = Callable[[], None]
@@ -43,12 +43,15 @@ class Reading:
         self._clock = now
 
     def read(self, source: Source, region: Region) -> NDArray[Any]:
-        """Read a region of whole chunks."""
+        """Read a region; best of whole chunks."""
         self.check()
         pixels = source.read(region)
         self.lap("read")
-        edges = zip(pixels.shape, source.chunks, strict=True)
-        self.parts["chunks"] += prod(-(-n // chunk) for n, chunk in edges)
+        axes = zip(region, phase_of(source), source.chunks, strict=True)
+        self.parts["chunks"] += prod(
+            (part.stop - 1 + before) // chunk - (part.start + before) // chunk + 1
+            for part, before, chunk in axes
+        )
         self.parts["bytes"] += pixels.nbytes
         return pixels
 

@@ -163,10 +163,18 @@ class ViewSource:
     def chunks(self) -> tuple[int, ...]:
         """Those of the source, one along new axes.
 
-        Exact where the part begins on a chunk's border: elsewhere all borders are shifted, and a
-        region of this grid decodes neighbours too.
+        Where the part begins inside a chunk all borders are shifted, by `phase`.
         """
         return tuple(1 if axis is None else self.source.chunks[axis] for axis in self.axes)
+
+    @property
+    def phase(self) -> tuple[int, ...]:
+        """How many pixels of the first chunk lie before the part, along each axis."""
+        inner = phase_of(self.source)
+        return tuple(
+            0 if axis is None else (self.start[axis] + inner[axis]) % self.source.chunks[axis]
+            for axis in self.axes
+        )
 
     def read(self, region: Region) -> NDArray[Any]:
         """Read a region, counted from the part's begin."""
@@ -259,6 +267,13 @@ class SelectSource:
             planes = self.source.read((slice(int(first), int(last) + 1), *region[1:]))
             out[places] = planes[wanted[places] - first]
         return out
+
+
+def phase_of(source: Source) -> tuple[int, ...]:
+    """How many pixels of a source's first chunk lie before its begin, along each axis."""
+    if isinstance(source, SelectSource):
+        return (0, *phase_of(source.source)[1:])
+    return source.phase if isinstance(source, ViewSource) else (0,) * len(source.shape)
 
 
 def source_of(array: Any) -> Source:

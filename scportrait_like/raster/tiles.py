@@ -48,38 +48,44 @@ class TileGrid:
         ([z,] y, x) in pixels.
     edges
         ([z,] y, x) of a tile in pixels.
+    phase
+        ([z,] y, x): so many pixels of the first tile lie before the begin, and are not there.
     """
 
     shape: tuple[int, ...]
     edges: tuple[int, ...]
+    phase: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "phase", self.phase or (0,) * len(self.shape))
 
     @classmethod
     def of(cls, array: NDArray[np.int64]) -> TileGrid:
         """Make the grid that `array` was stored of."""
-        shape, edges = array.tolist()
-        return cls(tuple(shape), tuple(edges))
+        return cls(*map(tuple, array.tolist()))
 
     @property
     def array(self) -> NDArray[np.int64]:
-        """Shape and edges as (2, axes), to be stored."""
-        return np.array([self.shape, self.edges])
+        """Shape, edges and phase as (3, axes), to be stored."""
+        return np.array([self.shape, self.edges, self.phase])
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Tiles along each axis."""
-        return tuple(-(-n // edge) for n, edge in zip(self.shape, self.edges, strict=True))
+        axes = zip(self.shape, self.phase, self.edges, strict=True)
+        return tuple(-(-(n + before) // edge) for n, before, edge in axes)
 
     def __len__(self) -> int:
         return math.prod(self.counts)
 
     def __getitem__(self, index: int) -> Tile:
-        start: list[int] = []
-        rest = index
-        for edge, count in zip(reversed(self.edges), reversed(self.counts), strict=True):
-            rest, place = divmod(rest, count)
-            start.insert(0, place * edge)
-        stop = map(min, self.shape, map(operator.add, start, self.edges))
-        return Tile(index, tuple(start), tuple(stop))
+        places = np.unravel_index(index, self.counts)
+        first = [
+            int(place) * edge - before
+            for place, edge, before in zip(places, self.edges, self.phase, strict=True)
+        ]
+        stop = map(min, self.shape, map(operator.add, first, self.edges))
+        return Tile(index, tuple(max(0, begin) for begin in first), tuple(stop))
 
     def __iter__(self) -> Iterator[Tile]:
         return (self[index] for index in range(len(self)))
@@ -109,14 +115,19 @@ def tile_edge(length: int, chunks: Sequence[int], target: int) -> int:
     return min(length, common * max(1, target // common))
 
 
-def tile_grid(shape: tuple[int, ...], *chunks: tuple[int, ...]) -> TileGrid:
+def tile_grid(
+    shape: tuple[int, ...], *chunks: tuple[int, ...], phase: tuple[int, ...] = ()
+) -> TileGrid:
     """Grid of tiles for arrays of one shape ([z,] y, x) and their chunks ([z,] y, x).
 
     The array with most to decode comes first: an image before its mask. Tiles are as thin along z
-    as the chunks allow, and narrower where those are thick.
+    as the chunks allow, and narrower where those are thick. `phase`: how many pixels of its first
+    chunk lie before the begin of the first array.
     """
     by_axis = list(zip(*chunks, strict=True))
     edges = [tile_edge(n, edge, 1) for n, edge in zip(shape[:-2], by_axis[:-2], strict=True)]
     target = math.isqrt(TILE_EDGE**2 // math.prod(edges))
     edges += [tile_edge(n, edge, target) for n, edge in zip(shape[-2:], by_axis[-2:], strict=True)]
-    return TileGrid(tuple(shape), tuple(edges))
+    # A single tile begins where the array does.
+    kept = zip(shape, edges, phase or (0,) * len(edges), strict=True)
+    return TileGrid(tuple(shape), tuple(edges), tuple(p if edge < n else 0 for n, edge, p in kept))

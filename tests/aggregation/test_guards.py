@@ -227,3 +227,32 @@ def test_chunks_that_do_not_fit_cost_the_mask_not_the_image() -> None:
     labels = Chunked(np.empty((9000, 9000), np.uint8), (1024, 1024))
     image = Chunked(np.empty((2, 9000, 9000), np.uint8), (1, 1000, 1000))
     assert aggregation_grid(labels, image) == TileGrid((9000, 9000), (2000, 2000))
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (7, 0), (16, 21), (5, 13), (50, 57), (31, 69)])
+def test_a_view_decodes_each_chunk_once(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, corner: tuple[int, int]
+) -> None:
+    """Also where it begins inside a chunk: tiles follow the chunks of the image."""
+    import zarr
+
+    from scportrait_like.raster import tiles
+
+    monkeypatch.setattr(tiles, "TILE_EDGE", 16)
+    rng = np.random.default_rng(3)
+    whole = rng.integers(0, 999, (2, 60, 70)).astype(np.uint16)
+    array = zarr.create_array(tmp_path / "a", shape=whole.shape, chunks=(1, 16, 16), dtype="u2")
+    array[:] = whole
+    y, x = corner
+    labels = rng.integers(0, 9, (60 - y, 70 - x)).astype(np.uint8)
+    image = source_of(da.from_zarr(array)[:, y:, x:])
+    found = aggregate(ArraySource(labels), image, ["mean", "median"])
+    touched = (-(-60 // 16) - y // 16) * (-(-70 // 16) - x // 16)
+    assert found.report is not None
+    assert found.report.parts["chunks"] >= 2 * touched
+    read = found.report.parts["chunks"] - labels.size  # pixels of an array are their own chunks
+    assert read == 2 * touched
+    for label in range(9):
+        pixels = whole[:, y:, x:][:, labels == label].astype(np.float64)
+        np.testing.assert_allclose(found.values["mean"][label], pixels.mean(axis=1), rtol=1e-13)
+        np.testing.assert_array_equal(found.values["median"][label], np.median(pixels, axis=1))

@@ -9,15 +9,21 @@ from hypothesis import strategies as st
 
 from scportrait_like.raster.tiles import TILE_EDGE, TileGrid, tile_edge, tile_grid
 
+AXIS = st.tuples(st.integers(1, 25), st.integers(1, 30), st.integers(0, 29))
 
-@given(st.lists(st.tuples(st.integers(1, 25), st.integers(1, 30)), min_size=2, max_size=3))
-def test_tiles_cover_each_pixel_once(axes: list[tuple[int, int]]) -> None:
-    shape, edges = zip(*axes, strict=True)
-    grid = TileGrid(shape, edges)
+
+@given(st.lists(AXIS, min_size=2, max_size=3))
+def test_tiles_cover_each_pixel_once(axes: list[tuple[int, int, int]]) -> None:
+    shape, edges, phase = zip(*axes, strict=True)
+    phase = tuple(before % edge for before, edge in zip(phase, edges, strict=True))
+    grid = TileGrid(shape, edges, phase)
+    assert TileGrid.of(grid.array) == grid
     seen = np.zeros(shape, int)
     for number, tile in enumerate(grid):
         assert tile.index == number
         seen[tile.region] += 1
+        for place, edge, before in zip(tile.stop, edges, phase, strict=True):
+            assert place in shape or (place + before) % edge == 0
     assert len(grid) == number + 1
     assert (seen == 1).all()
 
