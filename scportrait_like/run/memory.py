@@ -31,7 +31,8 @@ MB: Final = 1_000_000
 WORKER_BYTES: Final = 160 * MB
 # No closed formula foresaw the peak better than to 15 %, so this much is left free.
 MARGIN: Final = 0.12
-# glibc keeps up to 64 MB of freed blocks a thread: of a budget below this, too large a share.
+# glibc keeps freed blocks, as it is tuned here up to 256 MB of them: of a budget below this, too
+# large a share.
 SCARCE: Final = 1500 * MB
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
