@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scportrait_like.raster.tiles import TILE_EDGE, TileGrid, tile_edge, tile_grid
@@ -12,6 +12,7 @@ from scportrait_like.raster.tiles import TILE_EDGE, TileGrid, tile_edge, tile_gr
 AXIS = st.tuples(st.integers(1, 25), st.integers(1, 30), st.integers(0, 29))
 
 
+@settings(deadline=None)
 @given(st.lists(AXIS, min_size=2, max_size=3))
 def test_tiles_cover_each_pixel_once(axes: list[tuple[int, int, int]]) -> None:
     shape, edges, phase = zip(*axes, strict=True)
@@ -28,6 +29,7 @@ def test_tiles_cover_each_pixel_once(axes: list[tuple[int, int, int]]) -> None:
     assert (seen == 1).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100_000), st.lists(st.integers(1, 5000), min_size=1, max_size=3))
 def test_an_edge_is_whole_chunks_wherever_that_stays_small(length: int, chunks: list[int]) -> None:
     edge = tile_edge(length, chunks, TILE_EDGE)

@@ -298,14 +298,6 @@ def test_a_list_makes_tables_side_by_side(tmp_path: Path, image: Array, mask: Ar
     assert list(table_of(project, "intensities_dna").layers) == []
 
 
-def test_two_sections_of_one_table_name(tmp_path: Path, image: Array, mask: Array) -> None:
-    """The second would replace the first one's table: it is refused and the first is kept."""
-    section = [{"name": name, "table_name": "mine"} for name in ("a", "b")]
-    project = make(tmp_path, image, mask, section)
-    with pytest.raises((ConfigError, ElementExistsError), match="mine"):
-        project.aggregate()
-
-
 # Inputs
 
 
