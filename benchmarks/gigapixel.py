@@ -72,7 +72,7 @@ class Job:
     def describe(self, cells: int) -> str:
         return (
             f"{self.store.channels} x {self.rows} x {self.store.edge} uint16, {cells:,} cells, "
-            f"{self.pixels / 1e9:,.3g} billion values"
+            f"{self.pixels / 1e9:,.0f} billion values"
         )
 
 
