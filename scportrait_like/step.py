@@ -379,7 +379,8 @@ class ProcessingStep(ABC):
         if status.state == "interrupted":
             return f"its run was interrupted ({status}): run {again} again, it goes on"
         # What was only taken out of the store is made anew without anybody's permission.
-        if status.state == "absent" or not changes(made, self._now(made)):
+        moved = status.state == "stale" and not changes(made, self._now(made))
+        if status.state == "absent" or moved:
             return f"run {again}"
         return f"make it anew with {self.repeat(call)}"
 
