@@ -126,7 +126,7 @@ def test_a_worker_that_sees_no_files(client: Any, tissue_store: Path, tmp_path: 
     from scportrait_like.run.plan import Unit
     from scportrait_like.run.runner import Orders, execute
 
-    orders = Orders(tmp_path / "elsewhere", tmp_path / "elsewhere" / "mark", 10, 0, False)
+    orders = Orders(tmp_path / "elsewhere", True, tmp_path / "elsewhere" / "mark", 10, 0, False)
     with pytest.raises(RunError, match="all workers must see the project under the same path"):
         client.submit(execute, None, Unit("tile-000000"), orders).result()
 
