@@ -127,7 +127,7 @@ def test_a_worker_that_sees_no_files(client: Any, tissue_store: Path, tmp_path: 
     from scportrait_like.run.runner import Orders, execute
 
     orders = Orders(tmp_path / "elsewhere", True, tmp_path / "elsewhere" / "mark", 10, 0, False)
-    with pytest.raises(RunError, match="all workers must see the project under the same path"):
+    with pytest.raises(RunError, match="all workers must see it under the same path"):
         client.submit(execute, None, Unit("tile-000000"), orders).result()
 
 
