@@ -203,7 +203,7 @@ largest, and ratios are taken within one round. The page cache is warm.
 - *all six*: count, sum, mean, var, skew, kurtosis. *median, three quantiles*: median, q0.05, q0.25,
   q0.75.
 - *cells only*: the ids of the cells are given as `index`, which leaves the background out; else it
-  is a label like others, as the interface has it.
+  is a label like others, as the interface has it, and here it holds most of the pixels.
 - *zarrs*: image and mask decoded by the `zarrs` codec pipeline (the extra `fast`), in both.
 - *values per second*: pixels of the image, all channels, by second of *once more*.
 - *CPU*: user and system seconds. *read*: bytes that the process took in from files, all told.

@@ -86,13 +86,28 @@ def _powers(values: Array, mean: float) -> tuple[float, float, float, float]:
 
 
 @jit
+def _pivot(values: Array) -> float:
+    """Mean of every 16th run of 16 values: at most 4 standard deviations from the mean of all.
+
+    By Cauchy and Schwarz the mean of k of n values lies within sqrt(n / k) of them.
+    """
+    total, count = 0.0, 0
+    for begin in range(0, values.size, 256):
+        part = values[begin : begin + 16]
+        total += _plain_sum(part)
+        count += part.size
+    return total / count
+
+
+@jit
 def _moments(values: Array, offsets: Int64, out: Float64) -> None:
     for i in range(offsets.size - 1):
         vector = values[offsets[i] : offsets[i + 1]]
         n = vector.size
-        pivot = _plain_sum(vector) / n
+        # Near enough to the mean that moving the powers there afterwards costs two or three digits
+        # of sixteen at most. Few values are looked at twice at little cost.
+        pivot = _plain_sum(vector) / n if n < 1024 else _pivot(vector)
         s1, s2, s3, s4 = _powers(vector, pivot)
-        # The pivot is the mean up to rounding; the powers are moved by the difference.
         e = s1 / n
         out[i, 0] = pivot + e
         out[i, 1] = s2 - e * s1
@@ -101,7 +116,7 @@ def _moments(values: Array, offsets: Int64, out: Float64) -> None:
 
 
 def ragged_moments(values: Array, offsets: npt.ArrayLike) -> Float64:
-    """Mean and central moments of each vector, in two passes.
+    """Mean and central moments of each vector, about a pivot near the mean.
 
     Parameters
     ----------

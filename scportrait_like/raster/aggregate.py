@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Final
@@ -15,21 +15,19 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from scportrait_like.errors import InputError, ShapeError
-from scportrait_like.kernels import LabelPartials, label_partials, merge_in_passing, warm_up_runs
+from scportrait_like.kernels import warm_up_runs
 from scportrait_like.raster.aggregated import Aggregated, Needs, merge_units
 from scportrait_like.raster.aggregation import (
     CHANNELS_TOGETHER,
     AggregationTask,
-    as_volume,
     plain,
     tile_name,
 )
-from scportrait_like.raster.index import check_ids_dtype, index_workers, refuse_ids
+from scportrait_like.raster.index import check_ids_dtype, look_through
 from scportrait_like.raster.ranks import batches
 from scportrait_like.raster.sources import Source, phase_of, spilled
 from scportrait_like.raster.statistics import Statistic, Vectors, resolve_statistics
-from scportrait_like.raster.tiles import Tile, TileGrid, tile_grid
-from scportrait_like.run.bounded import bounded_map
+from scportrait_like.raster.tiles import TileGrid, tile_grid
 from scportrait_like.run.executors import check_executor_name, choose_executor, is_separate
 from scportrait_like.run.memory import SCARCE, granted_cores, memory_budget, tune_allocator
 from scportrait_like.run.plan import Plan, Unit
@@ -171,29 +169,11 @@ def with_costs(
     return Plan(plan.units, plan.arrays, plan.facts, unit_bytes, 0, seconds)
 
 
-@dataclass(frozen=True)
-class _Survey:
-    """The first look at a tile's labels, where quantiles are asked for; pickles."""
-
-    labels: Source
-    background: bool
-    what: str
-
-    def __call__(self, tile: Tile) -> LabelPartials:
-        volume, start = as_volume(self.labels.read(tile.region), tile.start)
-        partials = label_partials(volume, start, background=self.background)
-        refuse_ids(partials, self.what)
-        return partials
-
-
 def find_crossing(
     labels: Source, grid: TileGrid, background: bool, what: str, budget: int
 ) -> Crossing:
     """Look through the mask once for labels that cross tiles."""
-    workers = index_workers(labels, grid, budget)
-    with ThreadPoolExecutor(workers) as pool:
-        tiles = bounded_map(pool, _Survey(labels, background, what), grid, workers)
-        found = merge_in_passing(tiles)
+    found = look_through(labels, grid, background=background, what=what, budget=budget)
     axes = len(grid.edges)
     kept = [*range(3 - axes, 3), *range(6 - axes, 6)]
     return Crossing.of(found.ids, found.area, found.box[:, kept], grid)
@@ -302,6 +282,8 @@ def aggregate(
     plan = plan_aggregation(grid, crossing, ids)
     plan = with_costs(plan, grid, labels, image, n_channels, needs)
     choice = choose_executor(executor, workers, plan.seconds)
+    if choice == "threads":
+        workers += 1  # while one waits for zarr's own threads
 
     def make_task(run: RunDirectory) -> AggregationTask:
         apart = is_separate(choice)

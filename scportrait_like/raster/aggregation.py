@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like.kernels import LabelRuns, gather_runs, label_runs, run_partials
-from scportrait_like.raster.index import refuse_ids
+from scportrait_like.raster.index import as_volume, refuse_ids
 from scportrait_like.raster.ranks import (
     Distinct,
     batches,
@@ -35,8 +35,10 @@ from scportrait_like.run.unitfile import UnitReader, UnitWriter
 
 # Channels whose figures stand in one array of a unit's file.
 CHANNELS_TOGETHER: Final = 8
-# Pixels of the labels that are worked on at once: as float64 they stay in a core's cache.
-_PIXELS_TOGETHER: Final = 1 << 17
+# Pixels of the labels that are worked on at once: a megabyte of 16 bits stays in a core's cache.
+_PIXELS_TOGETHER: Final = 1 << 19
+# And that are sorted at once, in rows as long as the longest.
+_SORTED_TOGETHER: Final = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,6 @@ class AggregationTask:
         count = len(self.channels)
         step = CHANNELS_TOGETHER
         return [range(start, min(start + step, count)) for start in range(0, count, step)]
-
-
-def as_volume(labels: NDArray[Any], start: tuple[int, ...]) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """See labels ([z,] y, x) and their corner as (z, y, x)."""
-    missing = (3 - labels.ndim) * (0,)
-    return labels.reshape((1,) * len(missing) + labels.shape), (*missing, *start)
 
 
 @dataclass
@@ -234,7 +230,7 @@ def _batches(runs: LabelRuns, rows: NDArray[np.int64]) -> Iterator[_Batch]:
 def _sorted_batches(runs: LabelRuns, rows: NDArray[np.int64]) -> Iterator[_Batch]:
     """Batches whose pixels are sorted as rows: labels of about one size."""
     order = np.argsort(runs.area, kind="stable")
-    for labels in padded_batches(runs.area[order], _PIXELS_TOGETHER):
+    for labels in padded_batches(runs.area[order], _SORTED_TOGETHER):
         part = runs.take(order[labels])
         yield _Batch(rows[order[labels]], part, [part])
 

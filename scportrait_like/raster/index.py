@@ -6,6 +6,7 @@ It is stored with the project; every step plans from it, and it is the ledger's 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from math import prod
 from pathlib import Path
@@ -15,9 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like.errors import InputError
-from scportrait_like.kernels import LabelPartials, LabelRuns, label_partials, merge_partials
+from scportrait_like.kernels import (
+    LabelPartials,
+    LabelRuns,
+    label_partials,
+    merge_in_passing,
+    merge_partials,
+)
 from scportrait_like.raster.sources import Source
 from scportrait_like.raster.tiles import Tile, TileGrid, tile_grid
+from scportrait_like.run.bounded import bounded_map
 from scportrait_like.run.memory import MARGIN, granted_cores, tree_memory
 
 LARGEST_ID: Final = 2**63 - 1
@@ -223,3 +231,34 @@ def index_workers(labels: Source, grid: TileGrid, budget: int) -> int:
     room = int(budget * (1 - MARGIN)) - tree_memory()
     tile_bytes = _COPIES * prod(grid.edges) * labels.dtype.itemsize
     return max(1, min(granted_cores(), room // tile_bytes))
+
+
+def as_volume(labels: NDArray[Any], start: tuple[int, ...]) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """See labels ([z,] y, x) and their corner as (z, y, x)."""
+    missing = (3 - labels.ndim) * (0,)
+    return labels.reshape((1,) * len(missing) + labels.shape), (*missing, *start)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The first look at a tile's labels; pickles."""
+
+    labels: Source
+    background: bool
+    what: str
+
+    def __call__(self, tile: Tile) -> LabelPartials:
+        volume, start = as_volume(self.labels.read(tile.region), tile.start)
+        partials = label_partials(volume, start, background=self.background)
+        refuse_ids(partials, self.what)
+        return partials
+
+
+def look_through(
+    labels: Source, grid: TileGrid, *, background: bool, what: str, budget: int
+) -> LabelPartials:
+    """Look through a mask ([z,] y, x) once, in threads: where its labels lie, by ascending id."""
+    workers = index_workers(labels, grid, budget)
+    with ThreadPoolExecutor(workers) as pool:
+        tiles = bounded_map(pool, _Look(labels, background, what), grid, workers)
+        return merge_in_passing(tiles)

@@ -41,6 +41,7 @@ def few_pixels_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aggregate, "_HEAVY", 200)
     monkeypatch.setattr(aggregate, "_JOINED", 100)
     monkeypatch.setattr(aggregation, "_PIXELS_TOGETHER", 50)
+    monkeypatch.setattr(aggregation, "_SORTED_TOGETHER", 50)
 
 
 @pytest.mark.parametrize("seed", range(N_CASES))
