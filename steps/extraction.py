@@ -25,14 +25,10 @@ from scportrait_like.io.inputs_of_steps import (
     open_rasters,
 )
 from scportrait_like.kernels import Normalisation, Plain, Quantiles, Scale, warm_up
+from scportrait_like.raster.cell_plan import box_pixels, cell_boxes, plan_cells
 from scportrait_like.raster.cutting import PortraitTask
 from scportrait_like.raster.index import CellIndex
-from scportrait_like.raster.portraits import (
-    box_pixels,
-    cell_boxes,
-    pick_cells,
-    plan_portraits,
-)
+from scportrait_like.raster.portraits import REACH, pick_cells
 from scportrait_like.raster.sources import ZarrSource
 from scportrait_like.raster.tiles import tile_grid
 from scportrait_like.run.plan import Plan, Sink, Task
@@ -249,12 +245,10 @@ class HDF5CellExtraction(ProcessingStep):
                 n_cells,
             )
         ids, centres = main.ids[pick.rows], pick.centres[pick.rows]
-        boxes = cell_boxes(centres, size // 2, [_boxes_of(index, ids) for index in indexes])
+        boxes = cell_boxes(centres, size, [_boxes_of(index, ids) for index in indexes], REACH)
         chunks = [(s.chunks[-2], s.chunks[-1]) for s in (image, *masks)]
         grid = tile_grid((image.shape[1], image.shape[2]), *chunks)
-        plan = plan_portraits(ids, centres, boxes, grid)
-        plan.arrays["grid"] = grid.array
-        plan.arrays["ids"] = ids
+        plan = plan_cells(ids, centres, boxes, grid)
         plan.arrays.update(ledger_arrays(pick, indexes))
         return self._costs(plan, image, masks)
 

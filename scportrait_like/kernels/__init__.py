@@ -30,6 +30,7 @@ from .ragged import (
     value_counts,
 )
 from .runs import LabelRuns, gather_runs, label_runs
+from .windows import fill_windows
 
 __all__ = [
     "LabelPartials",
@@ -42,6 +43,7 @@ __all__ = [
     "cut_masks",
     "cut_pixels",
     "fill_holes",
+    "fill_windows",
     "gather_runs",
     "label_partials",
     "label_runs",
@@ -60,6 +62,7 @@ __all__ = [
     "value_counts",
     "warm_up",
     "warm_up_runs",
+    "warm_up_windows",
 ]
 
 
@@ -105,3 +108,17 @@ def warm_up_runs(labels_dtype: npt.DTypeLike, dtype: npt.DTypeLike | None = None
         values = np.empty(4, pixels.dtype)
         gather_runs(pixels, runs.starts, runs.lengths, values)
         ragged_rows(values, np.array([0, 4]), 0)
+
+
+def warm_up_windows(labels_dtype: npt.DTypeLike, dtype: npt.DTypeLike | None = None) -> None:
+    """Compile (or load) what cuts windows out of labels of a dtype and an image of a dtype."""
+    boxes, corners = np.array([[0, 0, 2, 2]]), np.zeros((1, 2), np.int64)
+    offsets, target = ragged_offsets(boxes), np.zeros(1, np.int64)
+    bits = np.empty(4, np.uint8)
+    cut_masks(np.ones((2, 2), np.dtype(labels_dtype)), [1], boxes, offsets, bits)
+    for each in {np.dtype(np.uint8), np.dtype(labels_dtype), np.dtype(dtype or np.uint8)}:
+        plane = np.ones((2, 2), each.newbyteorder("="))
+        values = np.empty(4, plane.dtype)
+        cut_pixels(plane, boxes, offsets, values)
+        paste(values, boxes, offsets, target, boxes, offsets, values.copy())
+        fill_windows(values, bits, boxes, offsets, corners, 2, np.empty((1, 2, 2), plane.dtype))

@@ -6,7 +6,7 @@ bytes. Planes are the masks (blurred), then the channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,16 +24,15 @@ from scportrait_like.kernels import (
     cut_pixels,
     fill_holes,
     mask_planes,
-    paste,
     portraits,
-    ragged_offsets,
 )
+from scportrait_like.raster.cells import JOIN_ARRAYS, TILE_ARRAYS, Cells, Pieces
 from scportrait_like.raster.chunkcodecs import CODECS
 from scportrait_like.raster.reading import Check, Reading
 from scportrait_like.raster.sources import Source
 from scportrait_like.raster.tiles import Tile, TileGrid
 from scportrait_like.run.plan import Unit, load_arrays
-from scportrait_like.run.unitfile import UnitReader, UnitWriter
+from scportrait_like.run.unitfile import UnitWriter
 
 # Pictures that are made and compressed together stay in a core's cache: about this many bytes.
 _CACHE_BYTES: Final = 1 << 20
@@ -82,33 +81,6 @@ class PortraitTask:
         return work.reading.parts
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Cells of a unit: their boxes, flat buffers' offsets, and windows' corners."""
-
-    ids: NDArray[np.int64]
-    boxes: NDArray[np.int64]
-    corners: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-
-    @property
-    def pixels(self) -> int:
-        return int(self.offsets[-1])
-
-    def batches(self, count: int) -> Iterator[slice]:
-        for start in range(0, len(self.ids), count):
-            yield slice(start, min(start + count, len(self.ids)))
-
-    def take(self, rows: slice) -> _Cells:
-        offsets = self.offsets[rows.start : rows.stop + 1]
-        return _Cells(
-            self.ids[rows], self.boxes[rows], self.corners[rows], offsets - self.offsets[rows.start]
-        )
-
-    def flat(self, rows: slice) -> slice:
-        return slice(int(self.offsets[rows.start]), int(self.offsets[rows.stop]))
-
-
 class _Work:
     """One unit under way."""
 
@@ -124,15 +96,11 @@ class _Work:
         return max(1, min(self.batch_size, _CACHE_BYTES // (2 * self.task.size**2)))
 
     def tile(self, unit: Unit) -> None:
-        arrays = load_arrays(self.task.plan_path, _TILE_ARRAYS)
+        arrays = load_arrays(self.task.plan_path, TILE_ARRAYS)
         grid = TileGrid.of(arrays["grid"])
         tile = grid[unit.what["tile"]]
-        cells = self._cells(arrays, "cell", slice(*unit.what["cells"]), tile)
-        parts = slice(*unit.what["parts"])
-        ids = arrays["border_id"][arrays["part_cell"][parts]]
-        corner = np.tile(tile.start, 2)
-        boxes = np.ascontiguousarray(arrays["part_box"][parts] - corner)
-        fragments = _Cells(np.ascontiguousarray(ids), boxes, boxes[:, :2], ragged_offsets(boxes))
+        cells = Cells.of(arrays, "cell", slice(*unit.what["cells"]), self.task.size, tile)
+        fragments = Cells.fragments(arrays, slice(*unit.what["parts"]), tile)
         blurred = [
             self._tile_mask(number, tile, cells, fragments)
             for number in range(len(self.task.masks))
@@ -146,32 +114,24 @@ class _Work:
             self._write_channel(number, cells, blurred[-1], partial(_cut_from, plane))
 
     def join(self, unit: Unit) -> None:
-        arrays = load_arrays(self.task.plan_path, _JOIN_ARRAYS)
+        arrays = load_arrays(self.task.plan_path, JOIN_ARRAYS)
         rows = slice(*unit.what["cells"])
-        cells = self._cells(arrays, "border", rows, None)
-        pieces = _Pieces.of(arrays, rows, self.task.units_path)
+        cells = Cells.of(arrays, "border", rows, self.task.size)
+        pieces = Pieces.of(arrays, rows)
+        held = pieces.held(self.task.units_path)
         blurred = []
         for number in range(len(self.task.masks)):
-            bits = pieces.join(f"fragment.mask.{number}", cells, np.dtype(np.uint8))
+            bits = pieces.join(held, f"fragment.mask.{number}", cells, np.dtype(np.uint8))
             blurred.append(self._blur(bits, cells))
         self.reading.lap("masks")
         self._write_masks(cells, blurred)
         for number in range(len(self.task.channels)):
-            values = pieces.join(f"fragment.channel.{number}", cells, self.task.image.dtype)
+            values = pieces.join(held, f"fragment.channel.{number}", cells, self.task.image.dtype)
             pixels = partial(_part_of, values)
             self._write_channel(number, cells, blurred[-1], pixels)
 
-    def _cells(
-        self, arrays: Mapping[str, NDArray[Any]], name: str, rows: slice, tile: Tile | None
-    ) -> _Cells:
-        origin = np.array(tile.start) if tile else np.zeros(2, np.int64)
-        boxes = arrays[f"{name}_box"][rows] - np.tile(origin, 2)
-        corners = arrays[f"{name}_centre"][rows] - self.task.size // 2 - origin
-        ids = np.array(arrays[f"{name}_id"][rows])
-        return _Cells(ids, boxes, corners, ragged_offsets(boxes))
-
     def _tile_mask(
-        self, number: int, tile: Tile, cells: _Cells, fragments: _Cells
+        self, number: int, tile: Tile, cells: Cells, fragments: Cells
     ) -> NDArray[np.float64]:
         labels = self.reading.read(self.task.masks[number], tile.region)
         cut = np.zeros(fragments.pixels, np.uint8)
@@ -184,17 +144,17 @@ class _Work:
         return blurred
 
     @staticmethod
-    def _blur(bits: NDArray[np.uint8], cells: _Cells) -> NDArray[np.float64]:
+    def _blur(bits: NDArray[np.uint8], cells: Cells) -> NDArray[np.float64]:
         fill_holes(bits, cells.boxes, cells.offsets)
         blurred = np.empty(cells.pixels, np.float64)
         blur(bits, cells.boxes, cells.offsets, blurred)
         return blurred
 
-    def _write_masks(self, cells: _Cells, blurred: list[NDArray[np.float64]]) -> None:
+    def _write_masks(self, cells: Cells, blurred: list[NDArray[np.float64]]) -> None:
         for number, mask in enumerate(blurred):
 
             def picture(
-                part: _Cells, flat: slice, out: NDArray[Any], mask: NDArray[Any] = mask
+                part: Cells, flat: slice, out: NDArray[Any], mask: NDArray[Any] = mask
             ) -> None:
                 mask_planes(mask[flat], part.boxes, part.offsets, part.corners, self.task.size, out)
 
@@ -203,13 +163,13 @@ class _Work:
     def _write_channel(
         self,
         number: int,
-        cells: _Cells,
+        cells: Cells,
         blurred: NDArray[np.float64],
-        pixels: Callable[[_Cells, slice], NDArray[Any]],
+        pixels: Callable[[Cells, slice], NDArray[Any]],
     ) -> None:
         name = self.task.channels[number][1]
 
-        def picture(part: _Cells, flat: slice, out: NDArray[Any]) -> None:
+        def picture(part: Cells, flat: slice, out: NDArray[Any]) -> None:
             values = pixels(part, flat)
             mask = blurred[flat]
             if isinstance(self.task.normalisation, Plain):
@@ -230,8 +190,8 @@ class _Work:
     def _write_plane(
         self,
         plane: int,
-        cells: _Cells,
-        picture: Callable[[_Cells, slice, NDArray[Any]], None],
+        cells: Cells,
+        picture: Callable[[Cells, slice, NDArray[Any]], None],
     ) -> None:
         """Make one plane's pictures and stream their chunks out, batch by batch."""
         for number, batch in enumerate(cells.batches(self.batch_size)):
@@ -251,32 +211,14 @@ class _Work:
             self.reading.lap("stream")
 
 
-_CELL_ARRAYS: Final = ("id", "centre", "box")
-_TILE_ARRAYS: Final = [
-    "grid",
-    *(f"cell_{name}" for name in _CELL_ARRAYS),
-    "border_id",
-    "part_cell",
-    "part_box",
-]
-_JOIN_ARRAYS: Final = [
-    *(f"border_{name}" for name in _CELL_ARRAYS),
-    "border_parts",
-    "border_part_starts",
-    "part_tile",
-    "part_box",
-    "part_start",
-]
-
-
-def _cut_from(plane: NDArray[Any], part: _Cells, _: slice) -> NDArray[Any]:
+def _cut_from(plane: NDArray[Any], part: Cells, _: slice) -> NDArray[Any]:
     """Pixels of some cells from a tile's plane."""
     values = np.empty(part.pixels, plane.dtype)
     cut_pixels(plane, part.boxes, part.offsets, values)
     return values
 
 
-def _part_of(values: NDArray[Any], _: _Cells, flat: slice) -> NDArray[Any]:
+def _part_of(values: NDArray[Any], _: Cells, flat: slice) -> NDArray[Any]:
     """Pixels of some cells from all pixels of the unit's cells."""
     return values[flat]
 
@@ -289,39 +231,3 @@ def _check_range(values: NDArray[Any], mask: NDArray[np.float64], channel: str) 
             f"channel {channel} holds {wrong[0]} inside a cell, but without normalisation an image "
             f"of {values.dtype} must lie in [0, 1]. Set normalize_output: true, or scale the image"
         )
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """Fragments of a unit's border cells, and the units that hold them."""
-
-    targets: NDArray[np.int64]
-    boxes: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    tiles: NDArray[np.int64]
-    units: dict[int, UnitReader]
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]], rows: slice, units_path: Path) -> _Pieces:
-        bounds = arrays["border_part_starts"][rows.start : rows.stop + 1]
-        which = np.array(arrays["border_parts"][bounds[0] : bounds[-1]])
-        targets = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-        boxes = np.array(arrays["part_box"][which])
-        tiles = np.array(arrays["part_tile"][which])
-        units = {
-            int(tile): UnitReader(units_path / f"tile-{tile:06d}") for tile in np.unique(tiles)
-        }
-        starts = np.array(arrays["part_start"][which])
-        return cls(targets, boxes, starts, ragged_offsets(boxes), tiles, units)
-
-    def join(self, name: str, cells: _Cells, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Flat buffer of the cells' whole boxes; what no tile holds lies outside the image: 0."""
-        values = np.empty(int(self.offsets[-1]), dtype)
-        held = {tile: reader[name] for tile, reader in self.units.items()}
-        for number, (tile, start) in enumerate(zip(self.tiles, self.starts, strict=True)):
-            here = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
-            values[here] = held[int(tile)][start : start + here.stop - here.start]
-        out = np.zeros(cells.pixels, dtype)
-        paste(values, self.boxes, self.offsets, self.targets, cells.boxes, cells.offsets, out)
-        return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -76,6 +76,9 @@ class UnitReader:
             raise IncompleteOutputError(f"{path} is cut short; delete it and run again")
         length = int.from_bytes(content[-16:-8], "little")
         self._directory: dict[str, Any] = json.loads(content[-16 - length : -16])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._directory)
 
     def __contains__(self, name: str) -> bool:
         return name in self._directory

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scportrait_like.raster.cell_plan import cell_boxes, plan_cells
 from scportrait_like.raster.index import CellIndex, index_labels, merge_index
-from scportrait_like.raster.portraits import REACH, cell_boxes, pick_cells, plan_portraits
+from scportrait_like.raster.portraits import REACH, pick_cells
 from scportrait_like.raster.tiles import TileGrid
 
 
@@ -58,7 +59,7 @@ def test_boxes_grow_by_the_reach_inside_the_window() -> None:
     centres = np.array([[50, 50], [50, 50], [20, 80]])
     box = np.array([[48, 47, 53, 54], [10, 48, 90, 52], [0, 0, 0, 0]])
     other = np.array([[0, 0, 0, 0], [49, 49, 51, 51], [0, 0, 0, 0]])
-    boxes = cell_boxes(centres, 16, [box, other])
+    boxes = cell_boxes(centres, 32, [box, other], REACH)
     assert boxes[0].tolist() == [48 - REACH, 47 - REACH, 53 + REACH, 54 + REACH]
     assert boxes[1].tolist() == [34, 44, 66, 56]  # cut by the window in y
     assert boxes[2].tolist() == [20, 80, 21, 81]  # nothing of it in the window: its centre
@@ -80,7 +81,7 @@ def test_cells_are_inside_a_tile_or_covered_by_fragments(
     boxes = np.concatenate([low, np.maximum(high, np.maximum(low, 0) + 1)], axis=1)
     ids = np.arange(count) * 10**12
     grid = TileGrid(shape, edges)
-    plan = plan_portraits(ids, low, boxes, grid)
+    plan = plan_cells(ids, low, boxes, grid)
     arrays = plan.arrays
     rows = np.concatenate([arrays["cell_row"], arrays["border_row"]])
     assert sorted(rows.tolist()) == list(range(count))
@@ -119,7 +120,7 @@ def test_cells_are_inside_a_tile_or_covered_by_fragments(
 
 def test_units_run_tiles_first_then_joins() -> None:
     boxes = np.array([[1, 1, 9, 9], [5, 5, 25, 9]])
-    plan = plan_portraits(np.array([5, 9]), boxes[:, :2], boxes, TileGrid((40, 40), (20, 20)))
+    plan = plan_cells(np.array([5, 9]), boxes[:, :2], boxes, TileGrid((40, 40), (20, 20)))
     assert [(unit.name, unit.stage) for unit in plan.units] == [
         ("tile-000000", 0),
         ("tile-000002", 0),

@@ -14,7 +14,7 @@ from scportrait_like import names
 from scportrait_like.errors import ConfigError, DiskFullError, InputError, MissingInputError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.project import Project
-from scportrait_like.raster.portraits import JOIN_CELLS, JOIN_PIXELS, box_pixels, plan_portraits
+from scportrait_like.raster.cell_plan import JOIN_CELLS, JOIN_PIXELS, box_pixels, plan_cells
 from scportrait_like.raster.sources import DaskSource, SelectSource
 from scportrait_like.raster.tiles import TileGrid
 from scportrait_like.run.memory import MB, tree_memory
@@ -91,7 +91,7 @@ def test_joins_are_cut_by_pixels_too() -> None:
     x = np.arange(300) * 1000
     corner = np.stack([np.full(300, 1900), x], axis=1)
     boxes = np.concatenate([corner, corner + 250], axis=1)
-    plan = plan_portraits(np.arange(300), corner, boxes, grid)
+    plan = plan_cells(np.arange(300), corner, boxes, grid)
     joins = [slice(*unit.what["cells"]) for unit in plan.units if unit.stage == 1]
     pixels = [int(box_pixels(plan.arrays["border_box"][rows]).sum()) for rows in joins]
     assert len(joins) > 1
