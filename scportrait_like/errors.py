@@ -16,6 +16,7 @@
         ├── StaleRunError                   what lies there was made from other inputs
         ├── IncompleteOutputError           an output is cut short
         ├── WorkerDiedError                 a worker process was killed; ``units`` were in its hands
+        ├── ModelError                      a model failed, or gave something else than it should
         ├── DiskFullError(OSError)          no space left
         └── MemoryBudgetError(MemoryError)  the granted memory cannot hold the least that is needed
 
@@ -111,6 +112,10 @@ class WorkerDiedError(RunError):
     """A worker process was killed; ``units`` were started and not finished."""
 
     units: tuple[str, ...] = ()
+
+
+class ModelError(RunError):
+    """A model failed on a batch, or what it returned does not fit."""
 
 
 class DiskFullError(RunError, OSError):

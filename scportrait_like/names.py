@@ -46,6 +46,23 @@ IMAGES_KEY: Final = "single_cell_images"  # obsm[...] and uns[...] of an .h5sc f
 # Aggregation
 AGGREGATION_DIR: Final = "aggregation"
 
+# Featurization
+FEATURIZATION_DIR: Final = "featurization"
+FEATURES: Final = "features"
+MODEL_FILE: Final = "model.npz"  # what a model was fitted to, beside the ledger
+FEATURIZATION_KEY: Final = "featurization"  # uns[...] of a table of features
+
+
+def picked(name: str, n_cells: int, seed: int) -> str:
+    """Name of what was made of some cells, picked at random."""
+    return f"{name}_ncells_{n_cells}_seed_{seed}"
+
+
+def partial(name: str, n_cells: int, seed: int) -> str:
+    """Name of what a partial run made, as scPortrait calls it."""
+    return f"partial_{picked(name, n_cells, seed)}"
+
+
 # Chunks of what the loaders write: one channel, 2048 x 2048 pixels. At this edge 2.7 % of the cells
 # cross a border, and a plane of uint16 is 8 MB.
 CHUNK: Final = 2048

@@ -176,7 +176,7 @@ class HDF5CellExtraction(ProcessingStep):
         """``data``, or scPortrait's name of a partial run's folder."""
         name = call.get("folder") or names.EXTRACTION_DATA
         if call.get("partial"):
-            return f"partial_{name}_ncells_{call['n_cells']}_seed_{call['seed']}"
+            return names.partial(name, call["n_cells"], call["seed"])
         return str(name)
 
     def repeat(self, call: Mapping[str, Any], overwrite: bool = True) -> str:

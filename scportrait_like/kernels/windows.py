@@ -22,6 +22,7 @@ def _fill_windows(
     step: int,
     row_step: int,
 ) -> None:
+    nothing = out.dtype.type(0)  # a plain 0 would make floats of 64 bits
     for i in range(boxes.shape[0]):
         # The box in its window.
         y0, y1 = boxes[i, 0] - corners[i, 0], boxes[i, 2] - corners[i, 0]
@@ -45,7 +46,7 @@ def _fill_windows(
             if masked:
                 here = there[(y - y0) * w : (y - y0 + 1) * w]
                 for x in range(w):
-                    inner[x] = source[x] if here[x] else 0
+                    inner[x] = source[x] if here[x] else nothing
             else:
                 for x in range(w):
                     inner[x] = source[x]

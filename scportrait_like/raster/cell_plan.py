@@ -63,6 +63,8 @@ def plan_cells(
     boxes: NDArray[np.int64],
     grid: TileGrid,
     join_pixels: int = JOIN_PIXELS,
+    *,
+    finish_inside: bool = True,
 ) -> Plan:
     """Units and look-up arrays of a run over cells.
 
@@ -74,6 +76,8 @@ def plan_cells(
         Tiles, aligned to the chunks of image and masks.
     join_pixels
         Pixels of boxes that a unit of the second stage holds at once.
+    finish_inside
+        False: cells inside a tile leave fragments too, so that all are finished in their order.
 
     Returns
     -------
@@ -84,10 +88,12 @@ def plan_cells(
         all rows, and the ``grid``.
     """
     inside, owner, first, last = _locate(boxes, grid)
+    inside &= finish_inside
     inner = np.flatnonzero(inside)
     inner = inner[np.argsort(owner[inner], kind="stable")]
     outer = np.flatnonzero(~inside)
-    outer = outer[np.argsort(owner[outer], kind="stable")]
+    if finish_inside:  # neighbours together; else in the order of the rows
+        outer = outer[np.argsort(owner[outer], kind="stable")]
     parts = _fragments(boxes[outer], first[outer], last[outer], grid)
     arrays = {
         **_cells("cell", inner, ids, centres, boxes),
@@ -118,8 +124,9 @@ def plan_cells(
 
 def _joins(boxes: NDArray[np.int64], pixels: int) -> list[list[int]]:
     """Cut the border cells into units of at most so many cells, and about so many pixels."""
-    ends = np.cumsum(box_pixels(boxes))
-    group = np.maximum(np.arange(len(boxes)) // JOIN_CELLS, ends // pixels)
+    # A cell counts as so many pixels at least that no unit has more than `JOIN_CELLS`.
+    ends = np.cumsum(np.maximum(box_pixels(boxes), -(-pixels // JOIN_CELLS)))
+    group = ends // pixels
     starts = [*np.flatnonzero(np.diff(group, prepend=-1)).tolist(), len(boxes)]
     return [list(cells) for cells in pairwise(starts)]
 
@@ -182,7 +189,7 @@ def _fragments(
     column = first[cell, 1] + number % span[cell, 1]
     tile = row * grid.counts[1] + column
     corner = np.stack([row, column], axis=1) * grid.edges - np.asarray(grid.phase)
-    low = np.maximum(boxes[cell, :2], corner)
+    low = np.maximum(boxes[cell, :2], np.maximum(corner, 0))
     high = np.minimum(boxes[cell, 2:], np.minimum(corner + grid.edges, grid.shape))
     order = np.argsort(tile, kind="stable")
     tile, cell = tile[order], cell[order]

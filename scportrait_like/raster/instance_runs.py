@@ -74,9 +74,8 @@ class Found:
 
 def find_instances(labels: Source, grid: TileGrid, what: str, budget: int) -> Found:
     """Look through a mask (z, y, x) once."""
-    whole = TileGrid(
-        (labels.shape[0], *grid.shape), (labels.shape[0], *grid.edges), (0, *grid.phase)
-    )
+    edges = labels.chunks[0], *grid.edges
+    whole = TileGrid(labels.shape, edges, (phase_of(labels)[0], *grid.phase))
     seen = look_through(labels, whole, background=False, what=what, budget=budget)
     centres = np.rint(seen.sums[:, 1:] / seen.area[:, None]).astype(np.int64)
     return Found(seen.ids, centres, np.ascontiguousarray(seen.box[:, [1, 2, 4, 5]]))
@@ -84,11 +83,11 @@ def find_instances(labels: Source, grid: TileGrid, what: str, budget: int) -> Fo
 
 def instance_grid(labels: Source, image: Source | None) -> TileGrid:
     """Tiles (y, x) aligned to the chunks of labels (z, y, x) and image (c, z, y, x)."""
-    if image is None:
-        return tile_grid(labels.shape[1:], labels.chunks[1:], phase=phase_of(labels)[1:])
-    return tile_grid(
-        labels.shape[1:], image.chunks[2:], labels.chunks[1:], phase=phase_of(image)[2:]
-    )
+    depth, *shape = labels.shape
+    chunks, phase = [labels.chunks[1:]], phase_of(labels)[1:]
+    if image is not None:
+        chunks, phase = [image.chunks[2:], *chunks], phase_of(image)[2:]
+    return tile_grid(tuple(shape), *chunks, phase=phase, depth=depth)
 
 
 def plan_instances(
@@ -100,6 +99,8 @@ def plan_instances(
     *,
     n_channels: int,
     remove_background: bool,
+    keep_labels: bool = False,
+    finish_inside: bool = True,
 ) -> Plan:
     """Plan a run over windows.
 
@@ -117,35 +118,44 @@ def plan_instances(
         Channels that are cut.
     remove_background
         Whether a window needs the pixels of its label only.
+    keep_labels
+        Whether the mask's values are cut too.
+    finish_inside
+        See `plan_cells`.
     """
     bounds = np.array([0, 0, *grid.shape])
     boxes = found.boxes if remove_background else np.broadcast_to(bounds, found.boxes.shape)
     boxes = cell_boxes(found.centres, size, [boxes])
     depth = labels.shape[0]
-    pixel = 1 if image is None else n_channels * image.dtype.itemsize
-    in_join = max(JOIN_PIXELS // (depth * max(1, pixel // 8)), 1)
-    plan = plan_cells(found.ids, found.centres, boxes, grid, in_join)
+    of_image = 0 if image is None else n_channels * image.dtype.itemsize
+    of_mask = 1 + keep_labels * labels.dtype.itemsize
+    in_join = max(1, JOIN_PIXELS // (depth * max(1, (of_image + of_mask) // 8)))
+    plan = plan_cells(found.ids, found.centres, boxes, grid, in_join, finish_inside=finish_inside)
+    # What a tile reads at once, and what it keeps of it for its cells and those on its borders.
     pixels = prod(grid.edges)
-    slab = pixels * labels.chunks[0] * 3 * labels.dtype.itemsize
-    row_bytes = seconds = 0.0
+    slab = pixels * min(labels.chunks[0], depth) * 3 * labels.dtype.itemsize
+    inner = _most_pixels(plan, "cells", plan.arrays["cell_box"])
+    outer = _most_pixels(plan, "parts", plan.arrays["part_box"])
+    kept = depth * ((inner + outer) * of_mask + min(inner * of_image, _HELD))
+    window_bytes, seconds = depth * size**2, 0.0
     if image is not None:
-        together = min(image.chunks[0], image.shape[0])
-        slab = max(slab, pixels * image.chunks[1] * 2 * together * image.dtype.itemsize)
-        row_bytes = 3 * n_channels * depth * size**2 * image.dtype.itemsize
-        seconds = prod(grid.shape) * depth * n_channels * image.dtype.itemsize * _SECONDS_A_BYTE
-        seconds += len(found.ids) * row_bytes * _SECONDS_A_WINDOW_BYTE
-    owners = np.asarray(plan.arrays["cell_box"])
-    held = max(
-        (
-            int(box_pixels(owners[slice(*unit.what["cells"])]).sum())
-            for unit in plan.units
-            if unit.stage == 0
-        ),
-        default=0,
-    )
-    held_bytes = depth * held * (1 + pixel)
-    unit_bytes = slab + min(held_bytes, _HELD) + depth * in_join * (1 + pixel) + (16 << 20)
-    return Plan(plan.units, plan.arrays, plan.facts, unit_bytes, int(row_bytes), seconds)
+        together = min(image.chunks[0], image.shape[0]) * min(image.chunks[1], depth)
+        slab = max(slab, pixels * 2 * together * image.dtype.itemsize)
+        kept += (inner + outer) * image.dtype.itemsize
+        window_bytes *= of_image
+        seconds = prod(grid.shape) * depth * of_image * _SECONDS_A_BYTE
+        seconds += len(found.ids) * window_bytes * _SECONDS_A_WINDOW_BYTE
+    joined = depth * in_join * (of_image + of_mask)
+    unit_bytes = max(slab + kept, joined) + (16 << 20)
+    # The head may make as much again, and its own numbers.
+    return Plan(plan.units, plan.arrays, plan.facts, unit_bytes, 3 * window_bytes, seconds)
+
+
+def _most_pixels(plan: Plan, which: str, boxes: NDArray[Any]) -> int:
+    """Pixels in the boxes of the tile that has the most."""
+    ends = np.concatenate([[0], np.cumsum(box_pixels(np.asarray(boxes)))])
+    tiles = [unit.what[which] for unit in plan.units if unit.stage == 0]
+    return max((int(ends[stop] - ends[start]) for start, stop in tiles), default=0)
 
 
 def default_batch(
@@ -153,8 +163,6 @@ def default_batch(
 ) -> int:
     """Cells that a head gets at once: what was asked for, or what a core's cache likes."""
     if batch_size is not None:
-        if batch_size < 1:
-            raise InputError(f"batch_size={batch_size} is not allowed: give 1 or more, or None")
         return batch_size
     pixel = 1 if image is None else n_channels * image.dtype.itemsize
     return max(1, BATCH_BYTES // (pixel * depth * size**2))
@@ -178,7 +186,7 @@ def check_rasters(labels: Source, image: Source | None, size: Any, what: str) ->
     check_ids_dtype(labels.dtype, what)
     if len(labels.shape) != 3 or not prod(labels.shape):
         raise ShapeError(f"{what} has the shape {labels.shape}; wanted are pixels (z, y, x)")
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+    if not _is_whole(size) or size < 1:
         raise InputError(f"diameter={size!r} is not allowed: give whole pixels, 1 or more")
     if image is None:
         return
@@ -187,8 +195,12 @@ def check_rasters(labels: Source, image: Source | None, size: Any, what: str) ->
             f"the image has the shape {image.shape}; wanted is (c, z, y, x) over the pixels of "
             f"{what}, {labels.shape}"
         )
-    if image.dtype.kind not in "iufb":
+    if image.dtype.kind not in "iufb" or image.dtype.itemsize > 8:
         raise InputError(f"the image holds {image.dtype}, but real numbers are wanted")
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def rows_of(plan: Plan, unit: Unit) -> NDArray[np.int64]:
@@ -266,6 +278,10 @@ class InstanceRun:
 
     def __post_init__(self) -> None:
         check_rasters(self.labels, self.image, self.size, self.what)
+        object.__setattr__(self, "size", int(self.size))
+        batch: Any = self.batch_size
+        if batch is not None and (not _is_whole(batch) or batch < 1):
+            raise InputError(f"batch_size={batch!r} is not allowed: give 1 or more, or None")
         if isinstance(self.executor, str):
             check_executor_name(self.executor, "executor")
 
@@ -285,8 +301,8 @@ class InstanceRun:
         """Look through the mask."""
         return find_instances(self.labels, self.grid, self.what, memory_budget(self.memory_limit))
 
-    def plan(self, found: Found) -> Plan:
-        """Plan the run for some labels, a row each."""
+    def plan(self, found: Found, *, finish_inside: bool = True) -> Plan:
+        """Plan the run for some labels, a row each; see `plan_cells`."""
         return plan_instances(
             found,
             self.grid,
@@ -295,6 +311,8 @@ class InstanceRun:
             self.size,
             n_channels=len(self.taken),
             remove_background=self.remove_background,
+            keep_labels=self.keep_labels,
+            finish_inside=finish_inside,
         )
 
     def task(

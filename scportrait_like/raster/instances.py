@@ -10,8 +10,9 @@ image is made.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from scportrait_like.kernels import cut_masks, cut_pixels, fill_windows
 from scportrait_like.raster.cells import JOIN_ARRAYS, TILE_ARRAYS, Cells, Pieces
 from scportrait_like.raster.reading import Check, Reading
-from scportrait_like.raster.sources import Source
+from scportrait_like.raster.sources import Source, phase_of
 from scportrait_like.raster.tiles import Tile, TileGrid
 from scportrait_like.run.plan import Unit, load_arrays
 from scportrait_like.run.unitfile import UnitWriter
@@ -32,6 +33,8 @@ BATCH_BYTES: Final = 8 << 20
 _MASK: Final = "fragment.mask"
 _LABELS: Final = "fragment.labels"
 _MADE: Final = "made."
+
+Put = Callable[[str, NDArray[Any]], None]
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,8 @@ class Boxes:
         As in `Instances`; `values` is None where there is no image, or where they are in `file`.
     file
         Holds the values, if not in memory.
+    put
+        Takes the values, if they are not kept.
     shape, dtype
         Of the values (c, z, pixels).
     """
@@ -200,10 +205,16 @@ class Boxes:
     labels: NDArray[Any] | None = None
     values: NDArray[Any] | None = None
     file: Any = field(default=None, repr=False)
+    put: Put | None = field(default=None, repr=False)
 
     @classmethod
-    def empty(cls, task: InstanceTask, cells: Cells, file: Any = None) -> Boxes:
-        """Room for the boxes of some cells; in the file if it is more than the task may hold."""
+    def empty(
+        cls, task: InstanceTask, cells: Cells, file: Any = None, put: Put | None = None
+    ) -> Boxes:
+        """Room for the boxes of some cells; in the file if it is more than the task may hold.
+
+        With `put` none of the values is kept: each plane is handed on as it comes.
+        """
         depth, pixels = task.labels.shape[0], cells.pixels
         dtype = task.labels.dtype if task.image is None else task.image.dtype
         dtype = dtype.newbyteorder("=")
@@ -211,14 +222,14 @@ class Boxes:
         boxes = cls(cells, np.zeros((depth, pixels), np.uint8), shape, dtype)
         if task.keep_labels:
             boxes.labels = np.zeros((depth, pixels), task.labels.dtype.newbyteorder("="))
-        if task.image is not None:
-            if (
-                file is not None
-                and len(task.channels) * depth * pixels * dtype.itemsize > task.held
-            ):
-                boxes.file = file
-            else:
-                boxes.values = np.zeros(shape, dtype)
+        if task.image is None:
+            return boxes
+        if put is not None:
+            boxes.put = put
+        elif file is not None and prod(shape) * dtype.itemsize > task.held:
+            boxes.file = file
+        else:
+            boxes.values = np.zeros(shape, dtype)
         return boxes
 
     def cut_labels(self, z: int, plane: NDArray[Any]) -> None:
@@ -230,13 +241,16 @@ class Boxes:
 
     def cut(self, channel: int, z: int, plane: NDArray[Any]) -> None:
         """Take the pixels of a plane of a channel."""
-        if not len(self.cells):
+        if not len(self.cells) and self.put is None:
             return
         if self.values is not None:
             cut_pixels(plane, self.cells.boxes, self.cells.offsets, self.values[channel, z])
             return
         cut = np.empty(self.shape[2], self.dtype)
         cut_pixels(plane, self.cells.boxes, self.cells.offsets, cut)
+        if self.put is not None:
+            self.put(_fragment(channel, z), cut)
+            return
         self.file.seek(self._place(channel, z, 0))
         self.file.write(cut.data)
 
@@ -261,7 +275,7 @@ class Boxes:
 def cut_tile(task: InstanceTask, tile: Tile, parts: list[Boxes], reading: Reading) -> None:
     """Read a tile once, plane by plane, and cut the boxes of several groups of cells."""
     depth = task.labels.shape[0]
-    for low, high in _slabs(depth, task.labels.chunks[0]):
+    for low, high in _slabs(depth, task.labels.chunks[0], phase_of(task.labels)[0]):
         labels = reading.read(task.labels, (slice(low, high), *tile.region))
         for z in range(low, high):
             for boxes in parts:
@@ -270,19 +284,23 @@ def cut_tile(task: InstanceTask, tile: Tile, parts: list[Boxes], reading: Readin
         del labels
     if task.image is None:
         return
-    for low, high in _slabs(depth, task.image.chunks[1]):
+    # Neighbours first: channels may share chunks.
+    order = sorted(range(len(task.channels)), key=task.channels.__getitem__)
+    channels = [task.channels[place] for place in order]
+    for low, high in _slabs(depth, task.image.chunks[1], phase_of(task.image)[1]):
         slab = Tile(tile.index, (low, *tile.start), (high, *tile.stop))
-        for channel, volume in reading.planes(task.image, task.channels, slab):
+        for number, volume in reading.planes(task.image, channels, slab):
             for z in range(low, high):
                 for boxes in parts:
-                    boxes.cut(channel, z, volume[z - low])
+                    boxes.cut(order[number], z, volume[z - low])
             reading.lap("cut")
             del volume  # or it stays while the next one is read
 
 
-def _slabs(depth: int, step: int) -> Iterator[tuple[int, int]]:
-    for low in range(0, depth, step):
-        yield low, min(low + step, depth)
+def _slabs(depth: int, step: int, before: int) -> Iterator[tuple[int, int]]:
+    """Planes that share chunks, of which the first has lost some."""
+    for low in range(-before, depth, step):
+        yield max(low, 0), min(low + step, depth)
 
 
 def _tile(
@@ -292,20 +310,26 @@ def _tile(
     tile = TileGrid.of(arrays["grid"])[unit.what["tile"]]
     cells = Cells.of(arrays, "cell", slice(*unit.what["cells"]), task.size, tile)
     fragments = Cells.fragments(arrays, slice(*unit.what["parts"]), tile)
-    boxes, left = Boxes.empty(task, cells, file), Boxes.empty(task, fragments)
+    boxes, left = Boxes.empty(task, cells, file), Boxes.empty(task, fragments, put=out.put)
     cut_tile(task, tile, [boxes, left], reading)
     leave(left, out.put)
+    del left
     reading.lap("stream")
     _hand_on(task, boxes, out, batch, reading)
 
 
-def leave(boxes: Boxes, put: Any) -> None:
-    """Hand on the fragments of a tile, by the names under which `join_boxes` looks for them."""
+def leave(boxes: Boxes, put: Put) -> None:
+    """Hand on what is kept of a tile's fragments, by the names that `join_boxes` looks for."""
     put(_MASK, boxes.bits)
     if boxes.labels is not None:
         put(_LABELS, boxes.labels)
-    for channel, values in enumerate(boxes.values if boxes.values is not None else ()):
-        put(f"fragment.{channel}", values)
+    if boxes.values is not None:
+        for channel, z in np.ndindex(*boxes.shape[:2]):
+            put(_fragment(channel, z), boxes.values[channel, z])
+
+
+def _fragment(channel: int, z: int) -> str:
+    return f"fragment.{channel}.{z}"
 
 
 def join_boxes(
@@ -313,15 +337,15 @@ def join_boxes(
 ) -> Boxes:
     """Join the boxes of cells from what their tiles left."""
     boxes = Boxes.empty(task, cells)
-    groups: list[tuple[str, NDArray[Any]]] = [(_MASK, boxes.bits)]
-    if boxes.labels is not None:
-        groups.append((_LABELS, boxes.labels))
-    if boxes.values is not None:
-        groups += [(f"fragment.{channel}", found) for channel, found in enumerate(boxes.values)]
-    for name, planes in groups:
-        check()
+    of_mask = [(_MASK, boxes.bits), *([] if boxes.labels is None else [(_LABELS, boxes.labels)])]
+    for name, planes in of_mask:
         for z, plane in enumerate(planes):
             plane[:] = pieces.join(held, name, cells, plane.dtype, z)
+    if boxes.values is not None:
+        for channel, z in np.ndindex(*boxes.shape[:2]):
+            check()
+            name = _fragment(channel, z)
+            boxes.values[channel, z] = pieces.join(held, name, cells, boxes.dtype)
     return boxes
 
 

@@ -71,14 +71,15 @@ class Reading:
         tile
             In the plane or volume of a channel.
         """
-        together = image.chunks[0]
-        group, planes = -1, np.empty(0)
+        together, before = image.chunks[0], phase_of(image)[0]
+        group, start, planes = -1, 0, np.empty(0)
         for number, channel in enumerate(channels):
             self.check()
-            if channel // together != group:
-                group = channel // together
+            if (channel + before) // together != group:
+                group = (channel + before) // together
                 # Free the old planes before the new ones come.
                 planes = np.empty(0)
-                stop = min((group + 1) * together, image.shape[0])
-                planes = self.read(image, (slice(group * together, stop), *tile.region))
-            yield number, planes[channel - group * together]
+                start = max(0, group * together - before)
+                stop = min((group + 1) * together - before, image.shape[0])
+                planes = self.read(image, (slice(start, stop), *tile.region))
+            yield number, planes[channel - start]

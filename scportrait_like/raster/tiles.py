@@ -116,17 +116,17 @@ def tile_edge(length: int, chunks: Sequence[int], target: int) -> int:
 
 
 def tile_grid(
-    shape: tuple[int, ...], *chunks: tuple[int, ...], phase: tuple[int, ...] = ()
+    shape: tuple[int, ...], *chunks: tuple[int, ...], phase: tuple[int, ...] = (), depth: int = 1
 ) -> TileGrid:
     """Grid of tiles for arrays of one shape ([z,] y, x) and their chunks ([z,] y, x).
 
     The array with most to decode comes first: an image before its mask. Tiles are as thin along z
     as the chunks allow, and narrower where those are thick. `phase`: how many pixels of its first
-    chunk lie before the begin of the first array.
+    chunk lie before the begin of the first array. `depth`: so many planes are worked on together.
     """
     by_axis = list(zip(*chunks, strict=True))
     edges = [tile_edge(n, edge, 1) for n, edge in zip(shape[:-2], by_axis[:-2], strict=True)]
-    target = math.isqrt(TILE_EDGE**2 // math.prod(edges))
+    target = max(1, math.isqrt(TILE_EDGE**2 // (math.prod(edges) * depth)))
     edges += [tile_edge(n, edge, target) for n, edge in zip(shape[-2:], by_axis[-2:], strict=True)]
     # A single tile begins where the array does.
     kept = zip(shape, edges, phase or (0,) * len(edges), strict=True)

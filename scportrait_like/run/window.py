@@ -80,7 +80,11 @@ class Window:
     def _fit(self, how: str) -> None:
         """Halve the batches, then drop workers, until the room suffices; say so."""
         wanted, batch = self.size, self.batch_size
-        while self.per_unit * self.size > self.room and self.batch_size > _SMALLEST_BATCH:
+        while (
+            self.row_bytes
+            and self.per_unit * self.size > self.room
+            and self.batch_size > _SMALLEST_BATCH
+        ):
             self.batch_size = max(self.batch_size // 2, _SMALLEST_BATCH)
         self.size = max(1, min(self.size, self.room // self.per_unit))
         # With fewer workers there may be room for larger batches again.
