@@ -266,7 +266,7 @@ def test_executors_agree(tmp_path: Path, backed: bool, executor: str) -> None:
 def test_a_window_of_a_stored_image_is_read_without_dask(tmp_path: Path) -> None:
     """Only what lies beneath the labels is decoded, by the workers themselves."""
     sdata = volume(tmp_path)
-    beneath = tb._beneath(sdata["image"], [1], (1, 2, 3), (6, 25, 36))
+    beneath = tb._intensity._beneath(sdata["image"], [1], (1, 2, 3), (6, 25, 36))
     image = sdata["image"].data.compute()[1:, 1:7, 2:27, 3:39]
     assert beneath.shape == image.shape
     np.testing.assert_array_equal(beneath.read(tuple(slice(0, n) for n in image.shape)), image)

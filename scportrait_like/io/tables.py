@@ -17,6 +17,7 @@ from scportrait_like.errors import InputError, ShapeError
 from scportrait_like.io.elements import place_element
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -111,21 +112,65 @@ def intensity_table(
     check_channels(channels, f"the table of {region}")
     columns = dict(obs or {})
     check_keys([region_key, instance_key, *columns], index_name)
-    keys = {
-        region_key: pd.Categorical([region] * len(ids), categories=[region]),
-        instance_key: ids.astype(instance_dtype(ids.dtype)),
-    }
-    index = pd.Index([f"{region}_{id_}" for id_ in ids.tolist()], dtype=object, name=index_name)
+    keys = _keys({region: ids}, region_key, instance_key, index_name)
     first, *others = values
     table = AnnData(
         X=np.ascontiguousarray(values[first], np.float64),
-        obs=pd.DataFrame({**keys, **columns}, index=index),
+        obs=keys.assign(**columns),
         var=pd.DataFrame(index=pd.Index(list(channels), dtype=object)),
         layers={name: np.ascontiguousarray(values[name], np.float64) for name in others},
         obsm=dict(obsm or {}),
         uns={STATISTIC: first},
     )
     return _annotating(table, [region], region_key, instance_key)
+
+
+def embedding_table(
+    embedding: NDArray[Any],
+    ids: Mapping[str, NDArray[Any]],
+    *,
+    embedding_key: str,
+    region_key: str,
+    instance_key: str,
+    index_name: str = "cells",
+) -> AnnData:
+    """Make a table without variables that annotates labels elements with vectors of their cells.
+
+    Parameters
+    ----------
+    embedding
+        (n, d): those of the cells of all regions, one region after the other.
+    ids
+        A labels element each: (n_r,) integers, all different.
+    embedding_key
+        Entry of `obsm`.
+    region_key, instance_key, index_name
+        As of `intensity_table`, and so are the errors.
+    """
+    from anndata import AnnData
+
+    check_keys([region_key, instance_key], index_name)
+    check_keys([embedding_key])
+    keys = _keys(ids, region_key, instance_key, index_name)
+    table = AnnData(obs=keys, obsm={embedding_key: embedding})
+    return _annotating(table, list(ids), region_key, instance_key)
+
+
+def _keys(
+    ids: Mapping[str, NDArray[Any]], region_key: str, instance_key: str, index_name: str
+) -> pd.DataFrame:
+    """The columns of `obs` that say which cells the rows are, by region."""
+    import pandas as pd
+
+    own = [each.astype(instance_dtype(each.dtype)) for each in ids.values()]
+    together = _common_dtype(own, ", ".join(ids))
+    regions = [region for region, each in ids.items() for _ in each]
+    names = [f"{region}_{id_}" for region, each in ids.items() for id_ in each.tolist()]
+    keys = {
+        region_key: pd.Categorical(regions, categories=list(ids)),
+        instance_key: np.concatenate(own).astype(together),
+    }
+    return pd.DataFrame(keys, index=pd.Index(names, dtype=object, name=index_name))
 
 
 def check_channels(channels: Sequence[str], what: str) -> None:

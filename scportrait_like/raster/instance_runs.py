@@ -17,7 +17,8 @@ from scportrait_like.errors import InputError, ShapeError
 from scportrait_like.kernels import warm_up_windows
 from scportrait_like.raster.cell_plan import JOIN_PIXELS, box_pixels, cell_boxes, plan_cells
 from scportrait_like.raster.index import check_ids_dtype, look_through
-from scportrait_like.raster.instances import BATCH_BYTES, Head, InstanceTask, made, results
+from scportrait_like.raster.instance_task import InstanceTask
+from scportrait_like.raster.instances import BATCH_BYTES, Head, made, results
 from scportrait_like.raster.sources import Source, phase_of, spilled
 from scportrait_like.raster.tiles import TileGrid, tile_grid
 from scportrait_like.run.executors import check_executor_name, choose_executor, is_separate
@@ -100,6 +101,7 @@ def plan_instances(
     n_channels: int,
     remove_background: bool,
     keep_labels: bool = False,
+    held: int = _HELD,
     finish_inside: bool = True,
 ) -> Plan:
     """Plan a run over windows.
@@ -120,6 +122,8 @@ def plan_instances(
         Whether a window needs the pixels of its label only.
     keep_labels
         Whether the mask's values are cut too.
+    held
+        Bytes of a tile's boxes that stay in memory.
     finish_inside
         See `plan_cells`.
     """
@@ -134,9 +138,9 @@ def plan_instances(
     # What a tile reads at once, and what it keeps of it for its cells and those on its borders.
     pixels = prod(grid.edges)
     slab = pixels * min(labels.chunks[0], depth) * 3 * labels.dtype.itemsize
-    inner = _most_pixels(plan, "cells", plan.arrays["cell_box"])
+    inner = min(_most_pixels(plan, "cells", plan.arrays["cell_box"]), pixels)
     outer = _most_pixels(plan, "parts", plan.arrays["part_box"])
-    kept = depth * ((inner + outer) * of_mask + min(inner * of_image, _HELD))
+    kept = depth * ((inner + outer) * of_mask + min(inner * of_image, held))
     window_bytes, seconds = depth * size**2, 0.0
     if image is not None:
         together = min(image.chunks[0], image.shape[0]) * min(image.chunks[1], depth)
@@ -312,6 +316,7 @@ class InstanceRun:
             n_channels=len(self.taken),
             remove_background=self.remove_background,
             keep_labels=self.keep_labels,
+            held=held_bytes(memory_budget(self.memory_limit), granted_cores()),
             finish_inside=finish_inside,
         )
 

@@ -7,6 +7,7 @@ the array; image (c, y, x), labels (y, x).
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scportrait_like.errors import InputError
 from scportrait_like.raster.stored import Index, NpySource, Region, Source, ZarrSource
 
 __all__ = [
@@ -290,8 +292,23 @@ def source_of(array: Any) -> Source:
         folder = _folder_of(array)
         return ZarrSource.open(folder) if folder else _elsewhere(array)
     if hasattr(array, "__dask_graph__"):
-        return _behind(array) or DaskSource(array)
+        found = _behind(array)
+        if found is None:
+            _refuse_persisted(array)
+        return found or DaskSource(array)
     return ArraySource(np.asarray(array))
+
+
+def _refuse_persisted(array: Any) -> None:
+    """Raise `InputError` if chunks of a dask array lie on a cluster: our workers cannot ask it."""
+    if "distributed" not in sys.modules:
+        return
+    tasks = dict(array.__dask_graph__()).values()
+    if any(type(task).__module__.startswith("distributed") for task in tasks):
+        raise InputError(
+            "a dask array was persisted on a cluster, where its chunks cannot be read one by one: "
+            "pass the array as it was before persist(), or store it as zarr"
+        )
 
 
 def _behind(array: Any) -> Source | None:

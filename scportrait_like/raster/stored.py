@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 logger = logging.getLogger(__name__)
 
 # Held while zarr's settings are changed.
-_choosing: Final = threading.Lock()
+_choosing = threading.Lock()
+# zarrs decodes in threads of its own, which a forked process does not have: it would wait for ever.
+_forked = False
 
 Region = tuple[slice, ...]
 Index = Sequence[slice | int | None]
@@ -74,7 +76,7 @@ class ZarrSource:
 
     def read(self, region: Region) -> NDArray[Any]:
         """Decode a region, by the package ``zarrs`` where it is installed and can do it."""
-        fast = _open_fast(self.path, self.stamp)
+        fast = None if _forked else _open_fast(self.path, self.stamp)
         if fast is not None:
             try:
                 return np.asarray(fast[region])
@@ -128,6 +130,17 @@ def _open_fast(path: str, stamp: tuple[int, int]) -> Any:
     except Exception as error:  # noqa: BLE001 - whatever it is, zarr reads the array by itself
         logger.debug("zarrs cannot open %s: %s", path, error)
         return None
+
+
+def _after_fork() -> None:
+    """Leave zarrs alone where the parent may have used it; a data loader forks its workers."""
+    global _forked, _choosing
+    _forked = _forked or _open_fast.cache_info().currsize > 0
+    _choosing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)

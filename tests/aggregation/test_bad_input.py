@@ -192,3 +192,13 @@ def test_errors_pickle(aggregator: RasterAggregator) -> None:
     with pytest.raises(InputError) as caught:
         aggregator.aggregate_stats(("nonsense",))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_chunks_that_lie_on_a_cluster() -> None:
+    from distributed import Client
+
+    mask = da.ones((1, 64, 64), dtype="u2", chunks=32)
+    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None):
+        there = (mask[None] + 1).persist()
+        with pytest.raises(InputError, match="persisted on a cluster"):
+            RasterAggregator(mask, there)

@@ -1,16 +1,4 @@
-"""Tables of cells of a SpatialData object, as functions.
-
->>> import scportrait_like as sl
->>> sdata = sl.datasets.pixie_example()
->>> sl.tb.allocate_intensity(
-...     sdata,
-...     image_name="raw_image_fov0",
-...     labels_name="label_whole_fov0",
-...     output_table_name="intensities",
-...     obs_stats=["var", "count"],
-...     to_coordinate_system="fov0",
-... )
-"""
+"""Tables of intensities of the cells of a SpatialData object."""
 
 from __future__ import annotations
 
@@ -37,13 +25,12 @@ from scportrait_like.io.tables import (
 from scportrait_like.raster.aggregate import aggregate
 from scportrait_like.raster.sources import SelectSource, Source, source_of
 from scportrait_like.raster.statistics import Statistic, resolve_statistics
+from scportrait_like.tb._rasters import beneath
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from scportrait_like.raster.aggregated import Aggregated
-
-__all__ = ["allocate_intensity"]
 
 logger = logging.getLogger(__name__)
 
@@ -244,10 +231,7 @@ def _beneath(
     image: Any, positions: Sequence[int], start: Sequence[int], shape: Sequence[int]
 ) -> Source:
     """The part of an image that lies beneath labels of that shape, some of its channels."""
-    pixels = full_resolution(image).data
-    window = tuple(slice(a, a + edge) for a, edge in zip(start, shape, strict=True))
-    if tuple(shape) != pixels.shape[1:]:
-        pixels = pixels[(slice(None), *window)]
+    pixels = beneath(image, start, shape)
     source = source_of(pixels)
     if list(positions) == list(range(pixels.shape[0])):
         return source

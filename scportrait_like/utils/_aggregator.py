@@ -1,4 +1,4 @@
-"""The classes of the function interface: thin, the work is done in `scportrait_like.raster`."""
+"""Statistics of pixels over labels: `RasterAggregator`."""
 
 from __future__ import annotations
 

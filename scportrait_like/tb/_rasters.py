@@ -1,0 +1,60 @@
+"""An image and labels that lie upon each other, as arrays of the same pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from scportrait_like.errors import InputError
+from scportrait_like.io.alignment import place_labels
+from scportrait_like.io.elements import full_resolution, raster
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from spatialdata import SpatialData
+
+
+def beneath(image: Any, start: Sequence[int], shape: Sequence[int]) -> da.Array:
+    """The part of an image element (c, [z,] y, x) that lies beneath labels.
+
+    Parameters
+    ----------
+    image
+        Full resolution is meant.
+    start
+        ([z,] y, x) of the first pixel, from `place_labels`.
+    shape
+        Of the labels.
+    """
+    pixels: da.Array = full_resolution(image).data
+    if tuple(shape) == pixels.shape[1:]:
+        return pixels
+    window = (slice(a, a + edge) for a, edge in zip(start, shape, strict=True))
+    part: da.Array = pixels[(slice(None), *window)]
+    return part
+
+
+def volumes(
+    sdata: SpatialData, image_name: str, labels_name: str, system: str
+) -> tuple[da.Array, da.Array]:
+    """Labels (z, y, x) and the image beneath them (c, z, y, x); of planes z is 1.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        As of `raster` and `place_labels`.
+    """
+    labels, image = raster(sdata, labels_name, "labels"), raster(sdata, image_name, "images")
+    start = place_labels(image, labels, image_name, labels_name, system)
+    mask = full_resolution(labels).data
+    pixels = beneath(image, start, mask.shape)
+    return (mask[None], pixels[:, None]) if mask.ndim == 2 else (mask, pixels)
+
+
+def window_edge(diameter: int | None, depth: int | None) -> int:
+    """Edge of the windows in pixels: `diameter`, or twice `depth`."""
+    if diameter is not None:
+        return diameter
+    if depth is None:
+        raise InputError("give diameter, the edge of the windows in pixels")
+    return 2 * depth
