@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 BENCH := .venv-bench
+TORCH := .venv-torch
 
-.PHONY: demo test check format lint types imports test-all test-peers bench \
+.PHONY: demo test check format lint types imports test-all test-peers test-torch bench \
 	bench-gigapixel bench-terapixel clean
 
 # The main job on real tissue that comes with a dependency.
@@ -39,13 +40,14 @@ test-all: $(STAMP)
 test-peers: $(STAMP) $(PEERS)/.installed
 	$(BIN)/python -m pytest -m peers tests/peers
 
-# Extraction, cell index, aggregation: about 45 minutes, 6 GB of disk.
-bench: $(STAMP) $(PEERS)/.installed $(BENCH)/.installed
+# Extraction, cell index, aggregation, featurization: about 50 minutes, 8 GB of disk.
+bench: $(STAMP) $(PEERS)/.installed $(BENCH)/.installed $(TORCH)/.installed
 	$(BIN)/python -m benchmarks.run
 
-# The mean of 206,000 cells in (100, 20000, 20000): minutes, 250 MB of disk.
+# 206,000 cells in (100, 20000, 20000): their means, embeddings, windows. Minutes, 5 GB of disk.
 bench-gigapixel: $(STAMP) $(BENCH)/.installed
 	$(BIN)/python -m benchmarks.gigapixel
+	$(BIN)/python -m benchmarks.gigapixel_instances
 
 # The mean of 280,000 cells in (100, 100000, 100000), killed once: an hour, 400 MB of disk. With
 # `python -m benchmarks.terapixel --skip-zarrs` half of it, with `--fraction 0.05` a part to try.
@@ -69,5 +71,10 @@ $(BENCH)/.installed: pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[bench,fast]"
 	touch $@
 
+$(TORCH)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev,torch,vision]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(BENCH) build dist *.egg-info demo_project benchmarks/data
+	rm -rf $(VENV) $(PEERS) $(BENCH) $(TORCH) build dist *.egg-info demo_project benchmarks/data

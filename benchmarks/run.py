@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import aggregation, cell_index, extraction
+from benchmarks import aggregation, cell_index, extraction, featurization, training
 from benchmarks.document import Section
 
 MODULES = {
     "extraction": ("Extraction", extraction.main),
     "cell_index": ("Cell index", cell_index.main),
     "aggregation": ("Aggregation", aggregation.main),
+    "featurization": ("Featurization", featurization.main),
+    "training": ("Training", training.main),
 }
 
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from scportrait_like import plot as pl
     from scportrait_like import settings as settings
     from scportrait_like import tb as tb
+    from scportrait_like import training as training
     from scportrait_like import utils as utils
     from scportrait_like.project import Project as Project
 
-__all__ = ["Project", "datasets", "im", "io", "pl", "settings", "steps", "tb", "utils"]
+__all__ = ["Project", "datasets", "im", "io", "pl", "settings", "steps", "tb", "training", "utils"]
 
 _find, __dir__ = lazy_attributes(
     __name__,
@@ -39,6 +40,7 @@ _find, __dir__ = lazy_attributes(
         "settings": "scportrait_like.settings",
         "steps": "scportrait_like.steps",
         "tb": "scportrait_like.tb",
+        "training": "scportrait_like.training",
         "utils": "scportrait_like.utils",
     },
 )

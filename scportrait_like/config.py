@@ -35,8 +35,12 @@ RUN_KEYS: Final = frozenset(
         "flush_every",
         "max_batch_size",
         "debug",
+        "accept_changed_model",
     }
 )
+
+# Sections of scPortrait's steps that a step of ours does instead, with its own settings.
+INSTEAD: Final = {"CellFeaturizer": "Featurization"}
 
 # Share of the machine's or container's memory that is taken where nobody says how much.
 DEFAULT_SHARE: Final = 0.85
@@ -79,6 +83,9 @@ def _to_folder(value: str | None) -> str | None:
     return value
 
 
+FolderName = Annotated[str | None, AfterValidator(_to_folder)]
+
+
 class StepConfig(BaseModel):
     """What every section may hold: the run keys, and what is read and written.
 
@@ -109,7 +116,7 @@ class StepConfig(BaseModel):
     ignored_keys: ClassVar[tuple[str, ...]] = ("overwrite_run_path",)
     ignored_prefixes: ClassVar[tuple[str, ...]] = ("hdf5_rdcc_",)
 
-    name: Annotated[str | None, AfterValidator(_to_folder)] = None
+    name: FolderName = None
     threads: int | None = Field(None, ge=1)
     executor: str | None = None
     cache: str | None = None
@@ -217,6 +224,32 @@ class ProjectConfig:
 
     sections: dict[str, Any] = field(default_factory=dict)
     where: str = "config"
+
+    def in_our_names(self, steps: Iterable[str]) -> ProjectConfig:
+        """Put sections of ours in the places of scPortrait's whose work they do.
+
+        Where the config has the section itself, or no such step is known, nothing changes.
+
+        Parameters
+        ----------
+        steps
+            Names of steps that can be set up.
+        """
+        steps, sections = list(steps), {}
+        for name, values in self.sections.items():
+            ours = INSTEAD.get(name)
+            if ours is None or name in steps or ours not in steps or ours in self.sections:
+                sections[name] = values
+                continue
+            logger.info(
+                "%s: section %s: step %s does it, with its default settings; keys of the section "
+                "are not needed",
+                self.where,
+                name,
+                ours,
+            )
+            sections[ours] = None
+        return ProjectConfig(sections, self.where)
 
     def check_known(self, steps: Iterable[str]) -> None:
         """Refuse a section whose name is a misspelt step; note those that belong to nobody here."""

@@ -118,6 +118,7 @@ class Project(Inputs, Pictures):
             self._store_config(given, config_path)
         self.extraction_f = self._first("HDF5CellExtraction", extraction_f)
         self.aggregation_f = self._first("Aggregation", aggregation_f)
+        self.featurization_f = self._first("Featurization", featurization_f)
         self._last_extraction: Path | None = None
 
     # Config and steps
@@ -138,6 +139,7 @@ class Project(Inputs, Pictures):
     def _set_up(
         self, config: ProjectConfig, named: Mapping[str, StepClass]
     ) -> dict[str, list[ProcessingStep]]:
+        config = config.in_our_names([*registered_steps(), *named])
         for name in named:
             if name not in config.sections:
                 known = ", ".join(config.sections) or "none"
@@ -264,6 +266,25 @@ class Project(Inputs, Pictures):
         self._write_notes()
         for step in self.steps[found.name]:
             step.process(overwrite=overwrite)
+
+    def featurize(
+        self,
+        n_cells: int = 0,
+        data_type: str = "complete",
+        partial_seed: int | None = None,
+        overwrite: bool | None = None,
+    ) -> None:
+        """Let models make numbers of each cell, into tables of `sdata`.
+
+        Parameters
+        ----------
+        n_cells, data_type, partial_seed, overwrite
+            See `Featurization.process`.
+        """
+        found = self._step("Featurization", self.featurization_f)
+        self._write_notes()
+        for step in self.steps[found.name]:
+            step.process(n_cells, data_type, partial_seed, overwrite=overwrite)
 
     def run(self, steps: Iterable[str] | str | None = None) -> None:
         """Run steps (default: all of the config), those that others need first.

@@ -9,13 +9,15 @@ from scportrait_like.lazy import lazy_attributes
 if TYPE_CHECKING:
     from scportrait_like.steps.aggregation import Aggregation as Aggregation
     from scportrait_like.steps.extraction import HDF5CellExtraction as HDF5CellExtraction
+    from scportrait_like.steps.featurization import Featurization as Featurization
 
-__all__ = ["Aggregation", "HDF5CellExtraction"]
+__all__ = ["Aggregation", "Featurization", "HDF5CellExtraction"]
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "Aggregation": "scportrait_like.steps.aggregation:Aggregation",
+        "Featurization": "scportrait_like.steps.featurization:Featurization",
         "HDF5CellExtraction": "scportrait_like.steps.extraction:HDF5CellExtraction",
     },
 )

@@ -10,17 +10,15 @@ from pydantic import AfterValidator
 
 from scportrait_like import names
 from scportrait_like.config import StepConfig, Strings
-from scportrait_like.errors import ElementExistsError, InputError
-from scportrait_like.identity import digest
+from scportrait_like.errors import InputError
 from scportrait_like.io.aggregation_output import GEOMETRY, AggregationSink, TableFacts
 from scportrait_like.io.indexes import labels_index
 from scportrait_like.io.inputs_of_steps import (
     Channels,
-    check_elements,
     find_channels,
     open_rasters,
 )
-from scportrait_like.io.tables import check_channels, check_keys, instance_dtype
+from scportrait_like.io.tables import check_channels, instance_dtype
 from scportrait_like.raster.aggregate import (
     Crossing,
     aggregation_grid,
@@ -34,7 +32,7 @@ from scportrait_like.raster.sources import ZarrSource
 from scportrait_like.raster.statistics import Statistic, resolve_statistics
 from scportrait_like.run.plan import Plan, Sink, Task
 from scportrait_like.run.rundir import RunDirectory
-from scportrait_like.step import ProcessingStep
+from scportrait_like.table_step import TableStep
 
 
 def _known_statistics(wanted: list[str]) -> list[str]:
@@ -61,7 +59,7 @@ class AggregationConfig(StepConfig):
     statistics: Annotated[Strings, AfterValidator(_known_statistics)] = ["mean"]  # noqa: RUF012
 
 
-class Aggregation(ProcessingStep):
+class Aggregation(TableStep):
     """Take statistics of each cell's pixels in every channel, into a table of the project's store.
 
     The table annotates the mask: ``X`` is the first statistic, cells x channels, the others are
@@ -96,11 +94,10 @@ class Aggregation(ProcessingStep):
         StaleRunError
             What lies there was made from other settings or inputs.
         """
-        self._check_names(overwrite)
+        self.check_table({}, overwrite, GEOMETRY)
         return self.execute({}, overwrite)
 
-    @property
-    def table_name(self) -> str:
+    def table_of(self, call: Mapping[str, Any]) -> str:
         """Name of the table in the project's store."""
         config = self.config
         suffix = f"_{config.name}" if config.name else ""
@@ -116,19 +113,9 @@ class Aggregation(ProcessingStep):
 
     # Inputs
 
-    @property
-    def labels(self) -> str:
-        """Name of the mask: the one asked for, else that of the cytosol, else of the nucleus."""
-        if self.config.labels is not None:
-            return self.config.labels
-        there = names.SEG_NUCLEUS in self.filehandler and names.SEG_CYTOSOL not in self.filehandler
-        return names.SEG_NUCLEUS if there else names.SEG_CYTOSOL
-
     def inputs(self) -> tuple[str, ...]:
         """The image and the mask."""
-        there = self.config.labels is not None or self.labels in self.filehandler
-        check_elements(self.filehandler, self.config.image, [self.labels] if there else [])
-        return self.config.image, self.labels
+        return self.image_and_labels()
 
     def _channels(self) -> Channels:
         config = self.config
@@ -182,7 +169,7 @@ class Aggregation(ProcessingStep):
         """Return what merges the units into the table and the ledger."""
         read = self._positions()
         facts = TableFacts(
-            name=self.table_name,
+            name=self.table_of(call),
             region=self.labels,
             channels=tuple(name for _, name in self._channels()),
             columns=tuple(read.index(position) for position, _ in self._channels()),
@@ -190,43 +177,7 @@ class Aggregation(ProcessingStep):
             statistics=self._statistics(),
             region_key=self.config.region_key,
             instance_key=self.config.instance_key,
-            attributes={names.REVISION: self._revision(call), names.MADE_BY: self._made_by},
+            attributes=self.table_attributes(call),
         )
         index = labels_index(self.filehandler, self.labels, self.budget())
         return AggregationSink(plan, output, self.filehandler, index, facts)
-
-    # The table
-
-    @property
-    def _made_by(self) -> str:
-        return f"{self.folder}/{self.output_name({})}"
-
-    def _revision(self, call: Mapping[str, Any]) -> str:
-        return digest(self.fingerprint(call))
-
-    def outputs(self) -> list[str]:
-        """The folder, and the table."""
-        return [*super().outputs(), f"table {self.table_name}"]
-
-    def missing(self, call: Mapping[str, Any]) -> list[str]:
-        """The table, where the store does not hold the one of this very call."""
-        name, there = self.table_name, self.filehandler
-        if name not in there:
-            return [f"table {name} is not in the store"]
-        if there.revision(name) != self._revision(call):
-            return [f"table {name} is another one"]
-        return []
-
-    def _check_names(self, overwrite: bool | None) -> None:
-        """Refuse names that the end of the run could not write, before it begins."""
-        config, there = self.config, self.filehandler
-        check_keys([config.region_key, config.instance_key, *GEOMETRY])
-        there.check_may_write(self.table_name, "tables", overwrite=True)
-        if self.table_name not in there or self._may_replace(overwrite):
-            return
-        made_by = there.attributes(self.table_name).get(names.MADE_BY)
-        if made_by != self._made_by:
-            raise ElementExistsError(
-                f"{there.path} has {self.table_name!r} already, and this step did not make it: "
-                f"give another table_name in the config, or replace it with {self.repeat({})}"
-            )

@@ -418,9 +418,10 @@ def test_a_config_of_scportrait_works_as_it_is(
     assert project.config_path.read_bytes() == path.read_bytes()
     config = project.extraction_f.config  # type: ignore[union-attr]
     assert config.normalization_range == (0.001, 0.999)  # type: ignore[attr-defined]
-    assert list(project.steps) == [SECTION]
+    assert list(project.steps) == [SECTION, "Featurization"]
     log = log_of(project)
-    for name in ("ShardedCytosolSegmentation", "CellFeaturizer", "LMDSelection"):
+    assert "section CellFeaturizer: step Featurization does it" in log
+    for name in ("ShardedCytosolSegmentation", "MLClusterClassifier", "LMDSelection"):
         assert f"section {name} belongs to no step here; left alone" in log
     assert "section TimecourseHDF5CellExtraction belongs to no step here" in log
     assert "key name belongs to no step here; left alone" in log

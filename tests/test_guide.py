@@ -22,6 +22,7 @@ project.load_input_from_sdata(
 CHECK = """
 assert set(table.layers) == {"var", "median", "q0.95"}
 assert table.uns["X_statistic"] == "mean"
+assert features.n_obs == len(project.h5sc) and embedding.shape == (len(table), 5)
 assert chosen["cell_ID"].tolist() == [7, 3]
 assert mean["cell_ID"][0] == 0 and list(area.columns) == ["cell_ID", "shapeSize"]
 fovs = sdata["intensities"].obs
@@ -46,8 +47,8 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.slow
 def test_every_block_runs(tmp_path: Path) -> None:
     datasets.tissue((5, 1024, 1024), seed=1).write_store(tmp_path / "tissue.zarr")
-    aggregation, _, own_step = blocks("yaml")
-    config = f"HDF5CellExtraction:\n  image_size: 64\n{aggregation}{own_step}"
+    aggregation, _, featurization, own_step = blocks("yaml")
+    config = f"HDF5CellExtraction:\n  image_size: 64\n{aggregation}{featurization}{own_step}"
     (tmp_path / "config.yml").write_text(config)
     script = ["import os\nimport numpy as np\n"]
     for number, block in enumerate(blocks("python")):

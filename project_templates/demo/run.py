@@ -1,4 +1,4 @@
-"""Load an image and a mask, extract and measure every cell, look at the pictures.
+"""Load an image and a mask, extract, measure, featurize every cell, look at the pictures.
 
 Run it with ``python run.py``, and again after an interruption or a change in config.yml or here: it
 goes on where it stopped, and leaves alone what is done.
@@ -19,7 +19,7 @@ project = Project(HERE)
 project.load_input_from_tif_files(IMAGE)
 project.load_labels(LABELS, kind="nucleus")
 
-project.run()  # every section of config.yml; one by one: project.extract(), project.aggregate()
+project.run()  # every section of config.yml; or project.extract(), .aggregate(), .featurize()
 
 print(project)
 print(f"Pictures of it all: {project.report()}")

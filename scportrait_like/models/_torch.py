@@ -274,24 +274,21 @@ def _tensor(torch: Any, batch: NDArray[Any], device: str, scale: Scale) -> Any:
 def _one_thread(torch: Any, device: str) -> Iterator[None]:
     """Compute in the calling thread only: workers share the cores already.
 
-    PyTorch keeps this number for each thread. The one for threads that begin later is put back.
+    PyTorch keeps this number for each thread, and another for threads that begin later; both are
+    put back.
     """
     if device != "cpu":
         yield
         return
-    before = _threads_of(torch)
+    # A thread takes the common number at its first look, which must not come after ours is set.
+    _threads.append(torch.get_num_threads())
+    del _threads[1:]
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(_threads[0])
 
 
+# Threads that PyTorch had when a model was first called here.
 _threads: list[int] = []
-
-
-def _threads_of(torch: Any) -> int:
-    """Threads that PyTorch had before any model was called here."""
-    if not _threads:
-        _threads.append(torch.get_num_threads())
-    return _threads[0]

@@ -153,9 +153,10 @@ def make_timm(rest: str, kwargs: Mapping[str, Any]) -> VisionModel:
     kwargs
         ``channels``: ``mean`` (default: each channel is a grey picture, and the embeddings are
         averaged), ``each`` (they are put side by side: give embedding_dimension), ``first3`` (the
-        first three channels are red, green and blue). ``weights``: path of a file of weights;
-        default: those of this name in the cache of Hugging Face. ``download``: whether they may be
-        fetched. ``device``, ``scale``: as for ``torch:``; pixels should lie in 0 to 1 then.
+        first three channels are red, green and blue). ``weights``: path of a file of the model's
+        weights, those of its classes included; default: what the cache of Hugging Face holds of
+        this name. ``download``: whether they may be fetched. ``device``, ``scale``: as for
+        ``torch:``; the model expects pixels of 0 to 1.
 
     Raises
     ------
@@ -183,8 +184,10 @@ def make_timm(rest: str, kwargs: Mapping[str, Any]) -> VisionModel:
 
 def _load_timm(model: str, weights: str, name: str) -> Any:
     timm = library("timm", name, "vision")
-    overlay = {"file": weights}
-    return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+    # With its classes, or timm would not mind weights that are missing.
+    module = timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": weights})
+    module.reset_classifier(0)
+    return module
 
 
 def make_transformers(rest: str, kwargs: Mapping[str, Any]) -> VisionModel:
@@ -335,5 +338,10 @@ def _features(name: str, module: Any, wanted: Wanted) -> int:
     torch = library("torch", name)
     picture = torch.empty((1, len(wanted.mean), *wanted.size), device="meta")
     module.eval()
-    with torch.inference_mode():
-        return int(module(picture).flatten(1).shape[1])
+    try:
+        with torch.inference_mode():
+            return int(module(picture).flatten(1).shape[1])
+    except Exception as error:
+        raise InputError(
+            f"model {name}: it cannot look at a picture alone, {wanted.size}: {error}"
+        ) from error

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scportrait_like.models import ModelSpec
 from scportrait_like.raster.instance_runs import Found, InstanceRun
 from scportrait_like.raster.instance_statistics import WindowHead
+
+logger = logging.getLogger(__name__)
+
+# A model is fitted on so many bytes of windows at most.
+SAMPLE_BYTES: Final = 256 << 20
+_SEED: Final = 42
 
 
 def fit_model(
@@ -38,7 +47,7 @@ def fit_model(
     if not model.fit_sample or not n:
         return model
     picked = np.zeros(n, np.bool_)
-    picked[np.random.default_rng(0).choice(n, min(n, model.fit_sample), replace=False)] = True
+    picked[sample_rows(model, n, runs[0][0].window_bytes)] = True
     windows = [
         replace(run, head=WindowHead(masks=model.wants_mask)).collect(found.take(rows))
         for (run, found), rows in zip(runs, np.split(picked, np.cumsum(counts)[:-1]), strict=True)
@@ -47,3 +56,18 @@ def fit_model(
     images = np.concatenate([each["image"] for each in windows])
     masks = np.concatenate([each["masks"] for each in windows]) if model.wants_mask else None
     return model.fitted(images, masks, path)
+
+
+def sample_rows(model: ModelSpec, n: int, window_bytes: int) -> NDArray[np.int64]:
+    """Rows, of n, that a model is fitted on, ascending: always the same, whatever the memory."""
+    wanted = min(model.fit_sample, n)
+    count = min(wanted, max(2, SAMPLE_BYTES // window_bytes))
+    if count < wanted:
+        logger.info(
+            "model %s is fitted on %d cells instead of %d: their windows take %d MB",
+            model.name,
+            count,
+            wanted,
+            SAMPLE_BYTES >> 20,
+        )
+    return np.sort(np.random.default_rng(_SEED).choice(n, count, replace=False))

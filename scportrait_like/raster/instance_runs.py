@@ -177,6 +177,15 @@ def held_bytes(budget: int, workers: int) -> int:
     return min(_HELD, budget // (4 * workers))
 
 
+def window_edge(diameter: int | None, depth: int | None) -> int:
+    """Edge of the windows in pixels: `diameter`, or twice `depth`."""
+    if diameter is not None:
+        return diameter
+    if depth is None:
+        raise InputError("give diameter, the edge of the windows in pixels")
+    return 2 * depth
+
+
 def check_rasters(labels: Source, image: Source | None, size: Any, what: str) -> None:
     """Refuse what cannot be cut into windows.
 
@@ -295,6 +304,12 @@ class InstanceRun:
         if self.image is None:
             return ()
         return tuple(range(self.image.shape[0]) if self.channels is None else self.channels)
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of a window of the image, or of the mask where there is none."""
+        pixel = 1 if self.image is None else len(self.taken) * self.image.dtype.itemsize
+        return pixel * self.labels.shape[0] * self.size**2
 
     @property
     def grid(self) -> TileGrid:

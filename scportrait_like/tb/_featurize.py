@@ -18,10 +18,10 @@ from scportrait_like.io.tables import check_keys, embedding_table, instance_dtyp
 from scportrait_like.models import ModelSpec, resolve_model
 from scportrait_like.raster.fitting import fit_model
 from scportrait_like.raster.heads import ModelHead
-from scportrait_like.raster.instance_runs import Found, InstanceRun
+from scportrait_like.raster.instance_runs import Found, InstanceRun, window_edge
 from scportrait_like.raster.instance_statistics import channel_means
 from scportrait_like.raster.sources import source_of
-from scportrait_like.tb._rasters import volumes, window_edge
+from scportrait_like.tb._rasters import volumes
 from scportrait_like.tb._rows import Rows, check_entry, rows_of
 
 if TYPE_CHECKING:

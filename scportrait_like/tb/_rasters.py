@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scportrait_like.errors import InputError
 from scportrait_like.io.alignment import place_labels
 from scportrait_like.io.elements import full_resolution, raster
 
@@ -49,12 +48,3 @@ def volumes(
     mask = full_resolution(labels).data
     pixels = beneath(image, start, mask.shape)
     return (mask[None], pixels[:, None]) if mask.ndim == 2 else (mask, pixels)
-
-
-def window_edge(diameter: int | None, depth: int | None) -> int:
-    """Edge of the windows in pixels: `diameter`, or twice `depth`."""
-    if diameter is not None:
-        return diameter
-    if depth is None:
-        raise InputError("give diameter, the edge of the windows in pixels")
-    return 2 * depth

@@ -14,7 +14,12 @@ import numpy.typing as npt
 
 from scportrait_like.errors import InputError
 from scportrait_like.io.instances_zarr import check_may_write, lazy_rows, write_rows
-from scportrait_like.raster.instance_runs import Found, InstanceRun, check_rasters
+from scportrait_like.raster.instance_runs import (
+    Found,
+    InstanceRun,
+    check_rasters,
+    window_edge,
+)
 from scportrait_like.raster.instance_statistics import WindowHead
 from scportrait_like.raster.instances import Head
 from scportrait_like.raster.lazy_instances import Made, lazy_arrays
@@ -134,15 +139,6 @@ class Rasters:
             *(given if hasattr(given, "__dask_graph__") else source for given, source in both)
         )
         return token
-
-
-def window_edge(diameter: int | None, depth: int | None) -> int:
-    """Edge of the windows in pixels: `diameter`, or twice `depth`."""
-    if diameter is not None:
-        return diameter
-    if depth is None:
-        raise InputError("give diameter, the edge of the windows in pixels")
-    return 2 * depth
 
 
 def free_path(path: PathOrName | None, overwrite: bool) -> Path | None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 def test_templates_are_listed_with_what_they_are_for() -> None:
     shown = call("templates")
     assert shown.exit_code == 0
-    first = "default  Single-cell images and intensities of every cell of a mask."
+    first = "default  Single-cell images, intensities and features of every cell of a mask."
     assert shown.stdout.splitlines()[0] == first
     assert {"default", "demo"} <= set(templates())
 
@@ -54,7 +54,7 @@ def test_new_with_an_unknown_template_or_place(tmp_path: Path) -> None:
 def test_templates_load(template: str, tmp_path: Path) -> None:
     assert call("new", tmp_path, "--template", template).exit_code == 0
     project = Project(tmp_path)
-    assert list(project.steps) == ["HDF5CellExtraction", "Aggregation"]
+    assert list(project.steps) == ["HDF5CellExtraction", "Aggregation", "Featurization"]
     compile((tmp_path / "run.py").read_text(), "run.py", "exec")
 
 
