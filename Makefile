@@ -40,6 +40,10 @@ test-all: $(STAMP)
 test-peers: $(STAMP) $(PEERS)/.installed
 	$(BIN)/python -m pytest -m peers tests/peers
 
+# Models of torch, timm and transformers, and the data set: 6 GB in an environment of its own.
+test-torch: $(TORCH)/.installed
+	$(TORCH)/bin/python -m pytest tests/models_torch tests/training
+
 # Extraction, cell index, aggregation, featurization: about 50 minutes, 8 GB of disk.
 bench: $(STAMP) $(PEERS)/.installed $(BENCH)/.installed $(TORCH)/.installed
 	$(BIN)/python -m benchmarks.run

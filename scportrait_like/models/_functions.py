@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from scportrait_like.errors import ConfigError, InputError
 from scportrait_like.identity import digest
 from scportrait_like.models._adapters import Model
 
+# What stood in a function's file when it was first looked at.
+_first_states: WeakKeyDictionary[Callable[..., Any], str | None] = WeakKeyDictionary()
 # What a model is called with, and no kwarg of the user's can be.
 _OURS = ("batch", "mask", "embedding_dimension")
 
@@ -64,13 +67,20 @@ class FunctionModel:
         parameters = parameters_of(function, name)
         check_parameters(parameters, kwargs, name)
         default = getattr(parameters.get("embedding_dimension"), "default", None)
+        state = _state_of(function)
+        known = isinstance(given, str) and state is not None
+        if known and _first_states.setdefault(function, state) != state:
+            raise ConfigError(
+                f"model {name}: its file has changed since this process imported it, and the old "
+                "code would run: start Python anew, or importlib.reload the module"
+            )
         return cls(
             name,
             kept,
             dict(kwargs),
             default if isinstance(default, int) else None,
             "mask" in parameters,
-            digest(name, kwargs, _state_of(function)),
+            digest(name, kwargs, state),
         )
 
     def load(self) -> Model:

@@ -1,8 +1,10 @@
 """Functions of the user as models: what is accepted, and what is said of the others."""
 
 import functools
+import importlib
 import pickle
 import sys
+from pathlib import Path
 
 import cloudpickle
 import numpy as np
@@ -202,3 +204,20 @@ def test_a_new_prefix_is_one_entry(monkeypatch, tmp_path, windows):
     assert spec.name == "counted"
     assert spec.dimension(3, 1) == 2
     assert spec.fitted(np.zeros((2, 1, 1, 3, 3)), None) is spec
+
+
+def test_a_file_that_changed_after_its_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "def f(batch, embedding_dimension):\n    return batch.sum(axis=(2, 3, 4)) * {}\n"
+    file = tmp_path / "edited_model.py"
+    file.write_text(source.format(1))
+    monkeypatch.syspath_prepend(tmp_path)
+    first = resolve_model("edited_model:f", embedding_dimension=2)
+    file.write_text(source.format(20))
+    with pytest.raises(ConfigError, match=r"changed since this process imported it.*reload"):
+        resolve_model("edited_model:f", embedding_dimension=2)
+    importlib.reload(sys.modules["edited_model"])
+    again = resolve_model("edited_model:f", embedding_dimension=2)
+    assert again.identity != first.identity
+    assert (again.load()(np.ones((1, 2, 1, 1, 1)), embedding_dimension=2) == 20).all()

@@ -2,11 +2,13 @@
 
     python read_with_scportrait.py single_cells.h5sc
     python read_with_scportrait.py single_cells.h5sc --project FOLDER
+    python read_with_scportrait.py single_cells.h5sc --project FOLDER --only project
 
 The last line of the standard output is one JSON object: `read_h5sc`, `dataset`, `loader`,
 `featurizer` and, with --project, `project`: what `Project.featurize()` makes on a copy of the
-folder. scPortrait's own output goes to the standard error. The project folder itself is not
-touched: opening it with scPortrait rewrites its config and log, and featurizing adds tables.
+folder, beside the tables that were there. scPortrait's own output goes to the standard error. The
+project folder itself is not touched: opening it with scPortrait rewrites its config and log, and
+featurizing adds tables.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ def _arguments() -> argparse.Namespace:
         "--project", type=Path, default=None, help="a project folder that holds the file"
     )
     parser.add_argument("--rows", type=int, default=5, help="rows of the feature tables to print")
+    parser.add_argument("--only", default=None, metavar="PART", help="one part of the result")
     return parser.parse_args()
 
 
@@ -186,12 +190,11 @@ def _project(path: Path, folder: Path, scratch: Path, rows: int) -> dict[str, An
         project.featurize(overwrite=True)
     tables = {}
     for name, table in project.sdata.tables.items():
-        if name.startswith("peer_"):
-            ids = table.obs["scportrait_cell_id"].to_numpy()
-            tables[name] = _table(list(table.var_names), np.asarray(table.X), ids, rows)
-            tables[name]["obs"] = list(table.obs.columns)
-            tables[name]["spatial"] = _plain(np.asarray(table.obsm["spatial"])[:rows])
-            tables[name]["attrs"] = _plain(dict(table.uns["spatialdata_attrs"]))
+        ids = table.obs["scportrait_cell_id"].to_numpy()
+        tables[name] = _table(list(table.var_names), np.asarray(table.X), ids, rows)
+        tables[name]["obs"] = list(table.obs.columns)
+        tables[name]["spatial"] = _plain(np.asarray(table.obsm["spatial"])[:rows])
+        tables[name]["attrs"] = _plain(dict(table.uns["spatialdata_attrs"]))
     return {
         "elements": sorted(project.sdata.elements_paths_in_memory()),
         "h5sc_cells": None if run.startswith("partial_") else int(project.h5sc.n_obs),
@@ -203,14 +206,17 @@ def main() -> None:
     args = _arguments()
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        result = {
-            "read_h5sc": _read_h5sc(args.h5sc),
-            "dataset": _dataset(args.h5sc),
-            "loader": _loader(args.h5sc),
-            "featurizer": _featurizer(args.h5sc, scratch, args.rows),
+        parts: dict[str, Callable[[], Any]] = {
+            "read_h5sc": lambda: _read_h5sc(args.h5sc),
+            "dataset": lambda: _dataset(args.h5sc),
+            "loader": lambda: _loader(args.h5sc),
+            "featurizer": lambda: _featurizer(args.h5sc, scratch, args.rows),
         }
         if args.project is not None:
-            result["project"] = _project(args.h5sc, args.project, scratch, args.rows)
+            parts["project"] = lambda: _project(args.h5sc, args.project, scratch, args.rows)
+        if args.only is not None:
+            parts = {args.only: parts[args.only]}
+        result = {name: part() for name, part in parts.items()}
     print(json.dumps(result), flush=True)
 
 
