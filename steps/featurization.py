@@ -19,7 +19,7 @@ from scportrait_like.errors import (
     InputError,
     MissingExtraError,
 )
-from scportrait_like.io.extracted import Extracted
+from scportrait_like.io.extracted import COMPLETE, Extracted
 from scportrait_like.io.featurization_inputs import (
     FeatureSource,
     ImageWindows,
@@ -27,6 +27,7 @@ from scportrait_like.io.featurization_inputs import (
     sample_of,
 )
 from scportrait_like.io.featurization_output import FeatureFacts, FeaturizationSink
+from scportrait_like.io.indexes import element_identity
 from scportrait_like.io.inputs_of_steps import find_channels, open_rasters
 from scportrait_like.io.tables import check_channels, instance_dtype
 from scportrait_like.models import MODELS, PREFIXES, ModelSpec, resolve_model
@@ -35,6 +36,7 @@ from scportrait_like.raster.instance_runs import InstanceRun
 from scportrait_like.raster.instance_statistics import WindowHead
 from scportrait_like.raster.sources import view
 from scportrait_like.run.durable import write_json
+from scportrait_like.run.executors import kept_here
 from scportrait_like.run.plan import Plan, Sink, Task
 from scportrait_like.run.rundir import Fingerprint, RunDirectory
 from scportrait_like.run.runner import Resources
@@ -244,7 +246,22 @@ class Featurization(TableStep):
         if self.config.source == EXTRACTION:
             extracted = self._extracted(call)
             found["inputs"][extracted.name] = extracted.identity()
+            if extracted.foreign:  # the file does not tell which masks it is of
+                masks = [name for name in names.LABELS_OF_KIND.values() if name in self.filehandler]
+                found["inputs"] |= {
+                    name: element_identity(self.filehandler, name) for name in masks
+                }
         return found
+
+    def missing(self, call: Mapping[str, Any]) -> list[str]:
+        """The table, and pictures that are not those of now."""
+        lacking = super().missing(call)
+        if (
+            self.config.source == EXTRACTION
+            and (state := self._extracted(call).state()) != COMPLETE
+        ):
+            lacking.append(f"the extraction that it was made of is {state}")
+        return lacking
 
     def _now(self, made: Fingerprint) -> Fingerprint:
         try:
@@ -379,13 +396,9 @@ class Featurization(TableStep):
         found, batch = super().resources(), self.config.batch_size
         if batch is not None:
             found = replace(found, batch_size=batch)
-        if found.executor == "processes" and self.model.on_gpu:
-            logger.info(
-                "%s: threads instead of processes: model %s runs on a GPU, in one process",
-                self.name,
-                self.config.model,
-            )
-            found = replace(found, executor="threads")
+        if self.model.on_gpu:
+            why = f"model {self.config.model} runs on a GPU, in one process"
+            found = replace(found, executor=kept_here(found.executor, why))
         return found
 
     def _open(

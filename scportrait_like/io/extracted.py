@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from scportrait_like import names
 from scportrait_like.errors import MissingInputError
 from scportrait_like.identity import digest, files_identity
 from scportrait_like.run.rundir import read_fingerprint
 from scportrait_like.status import StepStatus
+
+COMPLETE: Final = "complete"
 
 
 class ExtractionStep(Protocol):
@@ -74,6 +76,19 @@ class Extracted:
             raise MissingInputError(f"{self.path} is not there; {self._how('absent')}")
         return files_identity(self.path)
 
+    @property
+    def foreign(self) -> bool:
+        """Whether another package made it, so that nothing tells of what."""
+        return self.path.is_file() and read_fingerprint(self.path.parent) is None
+
+    def state(self) -> str:
+        """How far it is: absent, interrupted, complete or stale."""
+        state = COMPLETE if self.path.is_file() else "absent"
+        if self.step is None or self.foreign:
+            return state
+        states = {status.output: status.state for status in self.step.status()}
+        return states.get(self.path.parent.name, state)
+
     def check(self, reader: str) -> None:
         """Refuse to read it before it is complete.
 
@@ -87,12 +102,8 @@ class Extracted:
         MissingInputError
             It is absent, interrupted or stale; the message names the call to make.
         """
-        state = "complete" if self.path.is_file() else "absent"
-        foreign = self.path.is_file() and read_fingerprint(self.path.parent) is None
-        if self.step is not None and not foreign:
-            states = {status.output: status.state for status in self.step.status()}
-            state = states.get(self.path.parent.name, state)
-        if state != "complete":
+        state = self.state()
+        if state != COMPLETE:
             raise MissingInputError(
                 f"{reader} reads the pictures {self.path}, whose extraction is {state}; "
                 f"{self._how(state)}"

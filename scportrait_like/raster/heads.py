@@ -30,6 +30,11 @@ class ModelHead:
     dimension: int
     dtype: str = "float32"
 
+    @property
+    def stays(self) -> str:
+        """Why it must be called in this process; empty where it may be called in any."""
+        return f"model {self.model.name} runs on a GPU, in one process" * self.model.on_gpu
+
     def __call__(self, instances: Instances) -> Mapping[str, NDArray[Any]]:
         """Call the model on a batch; raises `ModelError`."""
         mask = instances.masks() if self.model.wants_mask else None

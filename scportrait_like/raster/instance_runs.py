@@ -21,7 +21,12 @@ from scportrait_like.raster.instance_task import InstanceTask
 from scportrait_like.raster.instances import BATCH_BYTES, Head, made, results
 from scportrait_like.raster.sources import Source, phase_of, spilled
 from scportrait_like.raster.tiles import TileGrid, tile_grid
-from scportrait_like.run.executors import check_executor_name, choose_executor, is_separate
+from scportrait_like.run.executors import (
+    check_executor_name,
+    choose_executor,
+    is_separate,
+    kept_here,
+)
 from scportrait_like.run.memory import SCARCE, granted_cores, memory_budget, tune_allocator
 from scportrait_like.run.plan import Plan, Sink, Unit
 from scportrait_like.run.rundir import RunDirectory
@@ -364,6 +369,8 @@ class InstanceRun:
         tune_allocator(budget < SCARCE)
         warm_up_windows(self.labels.dtype, None if self.image is None else self.image.dtype)
         choice = choose_executor(self.executor, workers, plan.seconds)
+        if why := getattr(self.head, "stays", ""):
+            choice = kept_here(choice, why)
         apart = is_separate(choice)
 
         def make_task(run: RunDirectory) -> InstanceTask:

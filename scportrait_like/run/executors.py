@@ -198,6 +198,17 @@ def is_separate(executor: Executor | str) -> bool:
     return not isinstance(executor, (ThreadPoolExecutor, InlineExecutor))
 
 
+def kept_here(executor: Executor | str | None, why: str) -> Executor | str:
+    """Executor for work that must stay in this process: threads, where the chosen one leaves it."""
+    if executor is None:
+        return "threads"
+    if not is_separate(executor):
+        return executor
+    name = executor if isinstance(executor, str) else type(executor).__name__
+    logger.warning("threads instead of %s: %s", name, why)
+    return "threads"
+
+
 def workers_of(executor: Executor | str, wanted: int) -> int:
     """Calls that a chosen executor will run at once.
 
