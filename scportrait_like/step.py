@@ -256,10 +256,13 @@ class ProcessingStep(ABC):
                 )
             return False
         if made == fingerprint and not self.missing(call):
-            if not run.exists() or run.fingerprint() == made:
-                run.remove()  # killed between the output's appearance and the run's removal
+            # Killed between the output's appearance and the run's removal, or before any result.
+            if run.fingerprint() == made or not run.finished():
+                run.remove()
             return True
-        if made == fingerprint or run.exists() or self._may_replace(overwrite):
+        # Whoever began this very run was permitted to replace the output.
+        begun = run.fingerprint() == fingerprint
+        if made == fingerprint or begun or self._may_replace(overwrite):
             return False
         raise refuse_stale(str(output), changes(made, fingerprint), self.repeat(call))
 

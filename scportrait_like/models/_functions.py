@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +18,7 @@ from scportrait_like.identity import digest
 from scportrait_like.models._adapters import Model
 
 # What stood in a function's file when it was first looked at.
-_first_states: WeakKeyDictionary[Callable[..., Any], str | None] = WeakKeyDictionary()
+_first_texts: WeakKeyDictionary[Callable[..., Any], str] = WeakKeyDictionary()
 # What a model is called with, and no kwarg of the user's can be.
 _OURS = ("batch", "mask", "embedding_dimension")
 
@@ -67,20 +69,17 @@ class FunctionModel:
         parameters = parameters_of(function, name)
         check_parameters(parameters, kwargs, name)
         default = getattr(parameters.get("embedding_dimension"), "default", None)
-        state = _state_of(function)
-        known = isinstance(given, str) and state is not None
-        if known and _first_states.setdefault(function, state) != state:
-            raise ConfigError(
-                f"model {name}: its file has changed since this process imported it, and the old "
-                "code would run: start Python anew, or importlib.reload the module"
-            )
+        texts = [_text_of(_inner(function))]
+        if isinstance(given, str):
+            _refuse_edited(function, texts[0], name)
+            texts.append(_text_of(sys.modules[given.partition(":")[0]]))
         return cls(
             name,
             kept,
             dict(kwargs),
             default if isinstance(default, int) else None,
             "mask" in parameters,
-            digest(name, kwargs, state),
+            digest(name, kwargs, texts),
         )
 
     def load(self) -> Model:
@@ -202,9 +201,39 @@ def _by_name(parameter: inspect.Parameter | None) -> bool:
     )
 
 
-def _state_of(function: Callable[..., Any]) -> str | None:
-    """Content of the file that a function stands in; None where there is no file."""
+def _inner(function: Callable[..., Any]) -> Any:
+    """What has the code that runs: behind decorators and partials, or the class of an object."""
+    inner: Any = inspect.unwrap(function)
+    while isinstance(inner, partial):
+        inner = inspect.unwrap(inner.func)
+    return inner if hasattr(inner, "__code__") else type(inner)
+
+
+def _text_of(thing: Any) -> str | None:
+    """Content of the file that something stands in; None where there is no file."""
     try:
-        return Path(inspect.getfile(inspect.unwrap(function))).read_text(errors="replace")
+        return Path(inspect.getfile(thing)).read_text(errors="replace")
     except (TypeError, OSError):
         return None
+
+
+def _refuse_edited(function: Callable[..., Any], text: str | None, name: str) -> None:
+    """Raise `ConfigError` if the file has changed since the import: the old code would run."""
+    if text is None:
+        return
+    code = getattr(_inner(function), "__code__", None)
+    there = code is None or code in _codes_of(text, code.co_filename)
+    if not there or _first_texts.setdefault(function, text) != text:
+        raise ConfigError(
+            f"model {name}: its file has changed since this process imported it, and the old code "
+            "would run: start Python anew, or importlib.reload the module"
+        )
+
+
+def _codes_of(text: str, file: str) -> Iterator[CodeType]:
+    """All functions' code in a module's text; equal if names, constants and lines are."""
+    found = [compile(text, file, "exec", dont_inherit=True)]
+    while found:
+        code = found.pop()
+        yield code
+        found += [each for each in code.co_consts if isinstance(each, CodeType)]

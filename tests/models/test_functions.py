@@ -221,3 +221,38 @@ def test_a_file_that_changed_after_its_import(
     again = resolve_model("edited_model:f", embedding_dimension=2)
     assert again.identity != first.identity
     assert (again.load()(np.ones((1, 2, 1, 1, 1)), embedding_dimension=2) == 20).all()
+
+
+def test_a_file_that_changed_before_the_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "early_model.py"
+    file.write_text("def f(batch, embedding_dimension):\n    return batch * 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("early_model")
+    file.write_text("def f(batch, embedding_dimension):\n    return batch * 20\n")
+    with pytest.raises(ConfigError, match="changed since this process imported it"):
+        resolve_model("early_model:f", embedding_dimension=2)
+
+
+@pytest.mark.parametrize("made", ["partial(f, k=3)", "Model()"])
+def test_code_behind_partials_and_objects_counts(
+    made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"""from functools import partial
+def f(batch, embedding_dimension, k):
+    return batch * k
+class Model:
+    def __call__(self, batch, embedding_dimension):
+        return batch * 1
+model = {made}
+"""
+    file = tmp_path / "made_model.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for content in (text, text.replace("k=3", "k=4").replace("* 1", "* 2")):
+        file.write_text(content)
+        sys.modules.pop("made_model", None)
+        importlib.invalidate_caches()
+        found.append(resolve_model("made_model:model", embedding_dimension=2).identity)
+    assert found[0] != found[1]

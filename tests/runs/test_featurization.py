@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -565,6 +566,7 @@ def change_image(project: Project, image: Array, mask: Array) -> Project:
 def change_model(project: Project, image: Array, mask: Array) -> Project:
     path = Path(sys.modules["model_of_mine"].__file__)
     path.write_text(path.read_text() + "\n# a remark\n")
+    importlib.reload(sys.modules["model_of_mine"])
     return Project(project.project_location)
 
 
