@@ -98,7 +98,7 @@ def agree(instances: Any, embedding: Any) -> None:
 
     windows = zarr.open_array(instances / "image.zarr", mode="r")
     found = np.load(embedding)
-    for at in range(0, len(windows), 1000):
+    for at in range(0, windows.shape[0], 1000):
         part = np.asarray(windows[at : at + 1000])
         np.testing.assert_allclose(found[at : at + 1000], part.mean(axis=(2, 3, 4)), rtol=1e-6)
     embedding.unlink()

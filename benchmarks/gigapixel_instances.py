@@ -69,7 +69,7 @@ def check(embedding: Any, instances: Any) -> str:
 
     means = np.load(embedding)
     windows = zarr.open_array(instances / "image.zarr", mode="r")
-    rows = np.unique(np.linspace(0, len(windows) - 1, 2000).astype(int))
+    rows = np.unique(np.linspace(0, windows.shape[0] - 1, 2000).astype(int))
     for row in rows:
         mean = np.asarray(windows[int(row)]).mean(axis=(1, 2, 3))
         np.testing.assert_allclose(means[row, : len(mean)], mean, rtol=1e-6)

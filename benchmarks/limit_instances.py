@@ -32,7 +32,7 @@ def compress_and_write(array: Any, folder: Path, threads: int) -> dict[str, floa
     """Compress and write all of an array again."""
     codec = Zstd(level=array.compressors[0].level)
     inner, per_shard = array.chunks, array.shards[0]
-    shards = [np.asarray(array[at : at + per_shard]) for at in range(0, len(array), per_shard)]
+    shards = [np.asarray(array[at : at + per_shard]) for at in range(0, array.shape[0], per_shard)]
 
     def write(number: int) -> int:
         rows = shards[number]

@@ -352,7 +352,7 @@ class FileHandler:
             if other != name and other.lower() == name.lower():
                 raise InputError(f"Element {name!r} differs from {other!r} in upper case only.")
             if other == name and kind not in (None, there):
-                raise InputError(f"{name!r} names one of the {there}; delete it first.")
+                raise InputError(f"{name!r} names one of the {there}: choose another name.")
             if other == name and not overwrite:
                 raise ElementExistsError(
                     f"{self.path} has an element {name!r} ({there}); pass overwrite=True to "

@@ -32,6 +32,7 @@ INTENSITIES: Final = "intensities"
 RUN_FILE: Final = "run.json"  # the fingerprint, beside a complete output and in a run directory
 LEDGER_FILE: Final = "ledger.parquet"
 UNITS_DIR: Final = "units"
+BATCHES_DIR: Final = "batches"
 JOURNAL_FILE: Final = "journal.txt"
 PLAN_FILE: Final = "plan.json"  # in the plan's folder; its last file, so it marks it whole
 OUTPUT_DIR: Final = "output"

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -25,6 +26,7 @@ from scportrait_like.io.featurization_inputs import (
     ImageWindows,
     open_pictures,
     sample_of,
+    warn_of_size,
 )
 from scportrait_like.io.featurization_output import FeatureFacts, FeaturizationSink
 from scportrait_like.io.indexes import element_identity
@@ -183,12 +185,17 @@ class Featurization(TableStep):
         self.check_table(call, overwrite)
         if self.config.source == EXTRACTION:
             self._extracted(call).check(self.name)
+        self._model(fetch=True)  # all else finds it on this machine
         return self.execute(call, overwrite)
 
     @staticmethod
     def _call(n_cells: int, data_type: str, seed: int | None) -> dict[str, Any]:
         if data_type not in ("complete", "partial"):
             raise InputError(f"data_type={data_type!r} is not allowed: give complete or partial")
+        given: dict[str, Any] = {"n_cells": n_cells, "partial_seed": 0 if seed is None else seed}
+        for key, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise InputError(f"{key}={value!r} is not allowed: give a whole number")
         if n_cells < 0:
             raise InputError(f"n_cells={n_cells} is not allowed: give 0 for all, or more")
         if seed is not None and seed < 0:
@@ -272,10 +279,15 @@ class Featurization(TableStep):
 
     @property
     def model(self) -> ModelSpec:
-        """The model as the section has it, not fitted."""
+        """The model as the section has it, not fitted; nothing is fetched."""
+        return self._model(fetch=False)
+
+    def _model(self, fetch: bool) -> ModelSpec:
         config = self.config
         with self._naming("model"):
-            return resolve_model(config.model, config.model_kwargs, config.embedding_dimension)
+            return resolve_model(
+                config.model, config.model_kwargs, config.embedding_dimension, fetch=fetch
+            )
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:
@@ -329,9 +341,10 @@ class Featurization(TableStep):
     def plan(self, call: Mapping[str, Any]) -> Plan:
         """Pick the cells, cut the work into units, and fit the model if it needs that."""
         source, model = self._source(call), self.model
-        self._features(source, model)
+        features = self._features(source, model)
         picked = call.get("n_cells") if self._picks(call) else None
         plan = source.plan(picked, call.get("seed", DEFAULT_SEED))
+        warn_of_size(self.name, len(plan.arrays["ids"]), len(features), self.budget())
         if model.fit_sample:
             images, masks = sample_of(source, plan, model)
             with self._naming("model_kwargs"):

@@ -147,6 +147,38 @@ def test_wrong_arguments_are_told_before_any_work(tmp_path: Path) -> None:
         sl.tb.extract_instances(sdata, "image", "cells", None, **place)
     with pytest.raises(InputError, match="diameter=0"):
         sl.tb.extract_instances(sdata, "image", "cells", 0, **place)
+    one_name: dict[str, Any] = {
+        "name_instances_image": "a.zarr",
+        "name_instances_mask": "./a.zarr",
+        "extract_mask": True,
+        "zarr_output_path": tmp_path / "one",
+    }
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="name_instances_image and name_instances_mask"):
+            sl.tb.extract_instances(
+                sdata, "image", "cells", 14, **one_name, **place, overwrite=overwrite
+            )
+    assert not (tmp_path / "one").exists()
     sl.tb.extract_instances(sdata, "image", "cells", 14, zarr_output_path=tmp_path, **place)
     with pytest.raises(ElementExistsError, match="overwrite=True"):
         sl.tb.extract_instances(sdata, "image", "cells", 14, zarr_output_path=tmp_path, **place)
+
+
+def test_a_memory_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def budget(limit: Any) -> int:
+        asked.append(limit)
+        return 1 << 30
+
+    monkeypatch.setattr("scportrait_like.raster.instance_runs.memory_budget", budget)
+    sl.tb.extract_instances(
+        example(1, None),
+        "image",
+        "cells",
+        14,
+        zarr_output_path=tmp_path / "out",
+        to_coordinate_system="um",
+        memory_limit="1GB",
+    )
+    assert set(asked) == {"1GB"}

@@ -509,11 +509,31 @@ def test_empty_labels() -> None:
 def test_what_is_not_needed_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sdata = fields(tmp_path)
     with caplog.at_level(logging.INFO):
-        featurize(sdata, run_on_gpu=True, depth=6, store_intermediate=True, meta=3, name="x")
+        featurize(sdata, run_on_gpu=True, depth=6, store_intermediate=True, meta=3, ovewrite=None)
     assert "run_on_gpu" in caplog.text
-    assert "not needed: meta, name, depth" in caplog.text
-    assert "store_intermediate" in caplog.text
+    assert "not needed: depth, store_intermediate" in caplog.text
+    warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert "not known, and not used: meta, ovewrite" in warned
     np.testing.assert_array_equal(
         sdata["embeddings"].obsm["embedding"],
         np.stack([row for _, row in sorted(expected(0).items())]),
     )
+
+
+def test_a_depth_that_gives_the_diameter_is_needed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        featurize(fields(), depth=6, diameter=None)
+    assert "not needed" not in caplog.text
+    assert "not known" not in caplog.text
+
+
+def test_a_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def budget(limit: Any) -> int:
+        asked.append(limit)
+        return 1 << 30
+
+    monkeypatch.setattr("scportrait_like.raster.instance_runs.memory_budget", budget)
+    featurize(fields(), memory_limit="1GB")
+    assert set(asked) == {"1GB"}

@@ -22,7 +22,11 @@ project.load_input_from_sdata(
 CHECK = """
 assert set(table.layers) == {"var", "median", "q0.95"}
 assert table.uns["X_statistic"] == "mean"
-assert features.n_obs == len(project.h5sc) and embedding.shape == (len(table), 5)
+states = pd.read_parquet("my_project/extraction/data/ledger.parquet")["state"]
+assert features.n_obs == (states == "written").sum() and "cytosol_area" in features.var_names
+assert embedding.shape == (project.sdata["intensities"].n_obs, 5)
+assert vectors.shape == (sdata["intensities"].n_obs, 22) and (vectors > 0).any()
+assert first.shape == (10, 5, 1, 48, 48) and list(median.columns) == [0, 1, 2, 3, 4, "cell_ID"]
 assert chosen["cell_ID"].tolist() == [7, 3]
 assert mean["cell_ID"][0] == 0 and list(area.columns) == ["cell_ID", "shapeSize"]
 fovs = sdata["intensities"].obs

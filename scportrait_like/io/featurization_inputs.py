@@ -162,7 +162,8 @@ class ImageWindows:
         warm_up_windows(self.run.labels.dtype, None if image is None else image.dtype)
         held = held_bytes(self.budget, granted_cores())
         ready = replace(self.run, head=ModelHead(model, dimension))
-        return ready.task(run.plan_path, run.units_path, held, None)
+        task = ready.task(run.plan_path, run.units_path, held, None)
+        return replace(task, batches_path=run.batches_path)
 
     def rows(self, plan: Plan, unit: Unit) -> NDArray[np.int64]:
         """Rows of the table that a unit makes."""
@@ -270,7 +271,13 @@ class ExtractedPictures:
     def task(self, model: ModelSpec, dimension: int, run: RunDirectory) -> Task:
         """Return the work of a unit."""
         return PictureTask(
-            self.pictures, self.positions, model, dimension, self._batch, run.plan_path
+            self.pictures,
+            self.positions,
+            model,
+            dimension,
+            self._batch,
+            run.plan_path,
+            run.batches_path,
         )
 
     def rows(self, plan: Plan, unit: Unit) -> NDArray[np.int64]:
@@ -335,8 +342,22 @@ def open_pictures(
 
 def sample_of(source: FeatureSource, plan: Plan, model: ModelSpec) -> Sample:
     """Windows to fit a model on: always the same ones of the same cells, whatever the memory."""
-    rows = sample_rows(model, len(plan.arrays["ids"]), source.window_bytes())
+    dimension = model.dimension(len(source.channels), len(source.masks))
+    rows = sample_rows(model, len(plan.arrays["ids"]), source.window_bytes(), dimension)
     return source.sample(plan, rows, model.wants_mask)
+
+
+def warn_of_size(what: str, n_cells: int, n_features: int, budget: int) -> None:
+    """Warn of a table, made in memory at the end, that takes more than half of the budget."""
+    table = n_cells * n_features * np.dtype(np.float32).itemsize
+    if table > budget / 2:
+        logger.warning(
+            "%s: the table of %s cells x %s features takes %s MB of memory at the end, of a memory "
+            "limit of %s MB. Take fewer features (channels, embedding_dimension, another model) or "
+            "cells (n_cells), or raise memory_limit",
+            what,
+            *(f"{n:,}" for n in (n_cells, n_features, table >> 20, budget >> 20)),
+        )
 
 
 def _codes(texts: Any, codes: type[State] | type[Reason]) -> NDArray[np.int8]:

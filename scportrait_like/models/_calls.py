@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,6 +13,9 @@ from scportrait_like.errors import ModelError, ScportraitLikeError
 from scportrait_like.models import _loading
 from scportrait_like.models._adapters import Model
 from scportrait_like.models._spec import ModelSpec
+
+# Where others' code lies.
+_INSTALLED: Final = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
 
 
 def embed(
@@ -106,7 +110,8 @@ def _check_finite(found: NDArray[Any], what: str, model: ModelSpec, ids: NDArray
         first = ", ".join(str(label) for label in ids[bad[:5]].tolist())
         raise ModelError(
             f"{_which(model, ids)}: it returned {what} in {len(bad)} of {len(ids)} rows "
-            f"(instances {first}{', ...' * (len(bad) > 5)})"
+            f"(instances {first}{', ...' * (len(bad) > 5)}); it must return finite numbers (see "
+            "np.nan_to_num)"
         )
 
 
@@ -117,8 +122,10 @@ def _which(model: ModelSpec, ids: NDArray[Any]) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where an exception arose, if not in this file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames or frames[-1].filename == __file__:
+    """Where an exception arose, if not in this file: in the user's code, if it came through that."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    if not frames:
         return ""
-    return f" ({frames[-1].filename}:{frames[-1].lineno})"
+    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
+    place = (own or frames)[-1]
+    return f" ({place.filename}:{place.lineno})"

@@ -8,17 +8,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from scportrait_like.errors import ConfigError, InputError
 from scportrait_like.identity import digest
 from scportrait_like.models._adapters import Model
 
-# What stood in a function's file when it was first looked at.
-_first_texts: WeakKeyDictionary[Callable[..., Any], str] = WeakKeyDictionary()
+# What stood in the file when the code of a function, or a class, was first looked at; by its id,
+# which is its own as long as it is kept here. Each import makes new ones.
+_first_texts: dict[int, tuple[Any, str]] = {}
 # What a model is called with, and no kwarg of the user's can be.
 _OURS = ("batch", "mask", "embedding_dimension")
 
@@ -221,9 +222,18 @@ def _refuse_edited(function: Callable[..., Any], text: str | None, name: str) ->
     """Raise `ConfigError` if the file has changed since the import: the old code would run."""
     if text is None:
         return
-    code = getattr(_inner(function), "__code__", None)
-    there = code is None or code in _codes_of(text, code.co_filename)
-    if not there or _first_texts.setdefault(function, text) != text:
+    inner = _inner(function)
+    code = getattr(inner, "__code__", None)
+    anchor = inner if code is None else code
+    _, first = _first_texts.setdefault(id(anchor), (anchor, text))
+    loader = getattr(getattr(sys.modules.get(inner.__module__), "__spec__", None), "loader", None)
+    try:
+        # What an import hook has rewritten (jaxtyping's, pytest's) does not stand in the file.
+        rewritten = type(loader) is not SourceFileLoader
+        there = code is None or rewritten or code in _codes_of(text, code.co_filename)
+    except (SyntaxError, ValueError):
+        there = False
+    if not there or first != text:
         raise ConfigError(
             f"model {name}: its file has changed since this process imported it, and the old code "
             "would run: start Python anew, or importlib.reload the module"

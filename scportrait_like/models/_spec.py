@@ -79,6 +79,13 @@ class ModelSpec:
         """
         given = self.embedding_dimension
         known = self.adapter.dimension
+        # Of a function it is a default.
+        fixed = known is not None and not isinstance(self.adapter, FunctionModel)
+        if fixed and given not in (None, known):
+            raise InputError(
+                f"model {self.name}: it gives {known} numbers, not embedding_dimension={given}; "
+                "leave that out"
+            )
         names = self._columns([""] * n_channels, [""] * n_masks)
         if names is not None:
             known = len(names)
@@ -157,6 +164,8 @@ def resolve_model(
     spec: Callable[..., Any] | str,
     kwargs: Mapping[str, Any] | None = None,
     embedding_dimension: int | None = None,
+    *,
+    fetch: bool = True,
 ) -> ModelSpec:
     """Find a model, and check what it is given.
 
@@ -169,6 +178,8 @@ def resolve_model(
         The user's model_kwargs.
     embedding_dimension
         Numbers wanted a window; None: the model knows.
+    fetch
+        False: weights are looked for on this machine only, also where kwargs say ``download``.
 
     Raises
     ------
@@ -184,10 +195,10 @@ def resolve_model(
                 f"embedding_dimension must be a whole number from 1, not {dimension!r}"
             )
         dimension = int(dimension)
-    return ModelSpec(_adapter(spec, kwargs or {}), dimension)
+    return ModelSpec(_adapter(spec, kwargs or {}, fetch), dimension)
 
 
-def _adapter(spec: Any, kwargs: Mapping[str, Any]) -> Adapter:
+def _adapter(spec: Any, kwargs: Mapping[str, Any], fetch: bool) -> Adapter:
     if callable(spec):
         return FunctionModel.of(spec, kwargs)
     if not isinstance(spec, str):
@@ -196,6 +207,8 @@ def _adapter(spec: Any, kwargs: Mapping[str, Any]) -> Adapter:
         return RegisteredModel.of(spec, MODELS[spec], kwargs)
     prefix, colon, rest = spec.partition(":")
     if prefix in PREFIXES and colon and rest:
+        if not fetch and kwargs.get("download") is True:
+            kwargs = {**kwargs, "download": False}
         module, _, make = PREFIXES[prefix].partition(":")
         adapter: Adapter = getattr(importlib.import_module(module), make)(rest, kwargs)
         return adapter

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like.models import ModelSpec, embed
-from scportrait_like.raster.instances import BATCH_BYTES
+from scportrait_like.raster.instances import BATCH_BYTES, put_made, results
 from scportrait_like.raster.reading import Check, Reading
 from scportrait_like.raster.stored_portraits import StoredPortraits
+from scportrait_like.run.batches import Batches, in_batches
 from scportrait_like.run.plan import Plan, Task, Unit, load_arrays
 from scportrait_like.run.unitfile import UnitWriter
 
@@ -62,6 +63,8 @@ class PictureTask:
         Most pictures that it gets at once.
     plan_path
         Where the plan's arrays lie.
+    batches_path
+        Where batches are kept until their unit is finished.
     """
 
     pictures: StoredPortraits
@@ -70,6 +73,7 @@ class PictureTask:
     dimension: int
     batch: int
     plan_path: Path
+    batches_path: Path
 
     def __call__(
         self, unit: Unit, out: UnitWriter, batch_size: int, check: Check
@@ -79,20 +83,22 @@ class PictureTask:
         arrays = load_arrays(self.plan_path, ["row", "ids"])
         batch = min(self.batch, batch_size)
         first, last = unit.what["rows"]
-        for number, start in enumerate(range(first, last, batch)):
+
+        def make(part: slice) -> Mapping[str, NDArray[Any]]:
             check()
-            rows = slice(start, min(start + batch, last))
+            rows = slice(first + part.start, first + part.stop)
+            at = np.asarray(arrays["row"][rows])
             images, masks = read_pictures(
-                self.pictures,
-                np.asarray(arrays["row"][rows]),
-                self.channels,
-                masks=self.model.wants_mask,
+                self.pictures, at, self.channels, masks=self.model.wants_mask
             )
             reading.parts["bytes"] += images.nbytes
             reading.lap("read")
             ids = np.asarray(arrays["ids"][rows])
-            found = embed(self.model, images, masks, ids, self.dimension)
-            out.put(f"{_EMBEDDING}.{number}", found)
+            return {_EMBEDDING: embed(self.model, images, masks, ids, self.dimension)}
+
+        kept = Batches(self.batches_path, unit.name)
+        for number, found in in_batches(last - first, batch, kept, make):
+            put_made(out, number, found)
             reading.lap("head")
         return reading.parts
 
@@ -121,11 +127,8 @@ def read_pictures(
 
 
 def embeddings(held: Any) -> Iterator[NDArray[Any]]:
-    """Yield what a `PictureTask` made of each batch of a unit, in order."""
-    number = 0
-    while f"{_EMBEDDING}.{number}" in held:
-        yield held[f"{_EMBEDDING}.{number}"]
-        number += 1
+    """Yield what a task made of each batch of a unit, in order."""
+    return results(held, _EMBEDDING)
 
 
 def picture_batch(pictures: StoredPortraits, planes: int) -> int:

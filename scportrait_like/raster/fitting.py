@@ -17,7 +17,7 @@ from scportrait_like.raster.instance_statistics import WindowHead
 
 logger = logging.getLogger(__name__)
 
-# A model is fitted on so many bytes of windows at most.
+# A model is fitted on so many bytes of windows at most, or on as few windows as it can be.
 SAMPLE_BYTES: Final = 256 << 20
 _SEED: Final = 42
 
@@ -47,7 +47,9 @@ def fit_model(
     if not model.fit_sample or not n:
         return model
     picked = np.zeros(n, np.bool_)
-    picked[sample_rows(model, n, runs[0][0].window_bytes)] = True
+    first = runs[0][0]
+    dimension = model.dimension(len(first.taken), 1)
+    picked[sample_rows(model, n, first.window_bytes, dimension)] = True
     windows = [
         replace(run, head=WindowHead(masks=model.wants_mask)).collect(found.take(rows))
         for (run, found), rows in zip(runs, np.split(picked, np.cumsum(counts)[:-1]), strict=True)
@@ -58,16 +60,19 @@ def fit_model(
     return model.fitted(images, masks, path)
 
 
-def sample_rows(model: ModelSpec, n: int, window_bytes: int) -> NDArray[np.int64]:
-    """Rows, of n, that a model is fitted on, ascending: always the same, whatever the memory."""
+def sample_rows(model: ModelSpec, n: int, window_bytes: int, dimension: int) -> NDArray[np.int64]:
+    """Rows, of n, that a model is fitted on, ascending: always the same, whatever the memory.
+
+    They are more than the `dimension` numbers that it makes of a window, however large windows are.
+    """
     wanted = min(model.fit_sample, n)
-    count = min(wanted, max(2, SAMPLE_BYTES // window_bytes))
+    count = min(wanted, max(2, dimension + 1, SAMPLE_BYTES // window_bytes))
     if count < wanted:
         logger.info(
             "model %s is fitted on %d cells instead of %d: their windows take %d MB",
             model.name,
             count,
             wanted,
-            SAMPLE_BYTES >> 20,
+            count * window_bytes >> 20,
         )
     return np.sort(np.random.default_rng(_SEED).choice(n, count, replace=False))

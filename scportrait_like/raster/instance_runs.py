@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from scportrait_like.run.rundir import RunDirectory
 from scportrait_like.run.runner import Resources, RunReport
 from scportrait_like.run.scratch import run_in_scratch
 from scportrait_like.run.unitfile import UnitReader
+
+logger = logging.getLogger(__name__)
 
 # Of a tile's boxes at most so many bytes stay in a worker's memory; more go through a file.
 _HELD: Final = 256 << 20
@@ -158,6 +161,20 @@ def plan_instances(
     unit_bytes = max(slab + kept, joined) + (16 << 20)
     # The head may make as much again, and its own numbers.
     return Plan(plan.units, plan.arrays, plan.facts, unit_bytes, 3 * window_bytes, seconds)
+
+
+def _tell_cut(found: Found, size: int) -> None:
+    """Warn of cells that do not fit their windows."""
+    corners = found.centres - size // 2
+    beyond = (found.boxes[:, :2] < corners) | (found.boxes[:, 2:] > corners + size)
+    if count := int(beyond.any(axis=1).sum()):
+        logger.warning(
+            "%d of %d cells are cut by their windows of %d pixels; the widest spans %d",
+            count,
+            len(found.ids),
+            size,
+            int((found.boxes[:, 2:] - found.boxes[:, :2]).max()),
+        )
 
 
 def _most_pixels(plan: Plan, which: str, boxes: NDArray[Any]) -> int:
@@ -327,6 +344,8 @@ class InstanceRun:
 
     def plan(self, found: Found, *, finish_inside: bool = True) -> Plan:
         """Plan the run for some labels, a row each; see `plan_cells`."""
+        if self.remove_background:
+            _tell_cut(found, self.size)
         return plan_instances(
             found,
             self.grid,

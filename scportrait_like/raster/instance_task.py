@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from scportrait_like.raster.cells import JOIN_ARRAYS, TILE_ARRAYS, Cells, Pieces
 from scportrait_like.raster.instances import Head, put_made
 from scportrait_like.raster.reading import Check, Reading
@@ -21,6 +23,7 @@ from scportrait_like.raster.tile_pixels import (
     tile_pixels,
 )
 from scportrait_like.raster.tiles import TileGrid
+from scportrait_like.run.batches import Batches, in_batches
 from scportrait_like.run.plan import Unit, load_arrays
 from scportrait_like.run.unitfile import UnitWriter
 
@@ -51,6 +54,8 @@ class InstanceTask:
         Bytes of a tile's boxes that may stay in memory; more go through a file.
     plan_path, units_path
         Where the plan's arrays and the finished units lie.
+    batches_path
+        Where batches are kept until their unit is finished; None: nowhere.
     """
 
     labels: Source
@@ -64,6 +69,7 @@ class InstanceTask:
     held: int
     plan_path: Path
     units_path: Path
+    batches_path: Path | None = None
 
     def __call__(
         self, unit: Unit, out: UnitWriter, batch_size: int, check: Check
@@ -91,7 +97,7 @@ def _tile(
     leave(left, out.put)
     del left
     reading.lap("stream")
-    _hand_on(task, cells, kept, out, batch, reading)
+    _hand_on(task, unit, cells, kept, out, batch, reading)
 
 
 def _join(task: InstanceTask, unit: Unit, out: UnitWriter, batch: int, reading: Reading) -> None:
@@ -101,11 +107,12 @@ def _join(task: InstanceTask, unit: Unit, out: UnitWriter, batch: int, reading: 
     pieces = Pieces.of(arrays, rows)
     boxes = join_boxes(task, cells, pieces, pieces.held(task.units_path), reading.check)
     reading.lap("join")
-    _hand_on(task, cells, boxes, out, batch, reading)
+    _hand_on(task, unit, cells, boxes, out, batch, reading)
 
 
 def _hand_on(
     task: InstanceTask,
+    unit: Unit,
     cells: Cells,
     pixels: TilePixels,
     out: UnitWriter,
@@ -113,7 +120,12 @@ def _hand_on(
     reading: Reading,
 ) -> None:
     """Give the cells to the head, batch by batch, and keep what it makes of them."""
-    for number, rows in enumerate(cells.batches(batch)):
+
+    def make(rows: slice) -> Mapping[str, NDArray[Any]]:
         reading.check()
-        put_made(out, number, task.head(pixels.take(task, rows)))
+        return task.head(pixels.take(task, rows))
+
+    kept = Batches(task.batches_path, unit.name)
+    for number, found in in_batches(len(cells), batch, kept, make):
+        put_made(out, number, found)
         reading.lap("head")

@@ -10,7 +10,6 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like import names
-from scportrait_like.errors import IncompleteOutputError
+from scportrait_like.errors import IncompleteOutputError, RunError
 from scportrait_like.identity import files_identity
 
 _IMAGES: Final = f"obsm/{names.IMAGES_KEY}"
@@ -67,7 +66,7 @@ class StoredPortraits:
         """
         stamp = files_identity(path)
         try:
-            file = _opened(str(path), stamp, os.getpid())
+            file = _opened(str(path), stamp)
             images, planes = file[_IMAGES], [name.decode() for name in file[_CHANNEL_NAMES][:]]
             n_masks = int(file[_N_MASKS][()])
             if images.ndim != 4 or images.shape[1] != len(planes) or not 0 <= n_masks < len(planes):
@@ -112,8 +111,11 @@ class StoredPortraits:
         ------
         IncompleteOutputError
             The file is damaged there.
+        RunError
+            It was replaced by another.
         """
-        images = self._file()[_IMAGES]
+        file = self._file()  # held while it is read, whoever opens others
+        images = file[_IMAGES]
         out = np.empty((len(rows), len(planes), self.size, self.size), self.dtype)
         try:
             if self.codec is None:
@@ -130,15 +132,38 @@ class StoredPortraits:
         return out
 
     def _file(self) -> Any:
-        return _opened(self.path, self.stamp, os.getpid())
+        return _opened(self.path, self.stamp)
 
 
-@lru_cache(maxsize=4)
-def _opened(path: str, stamp: str, pid: int) -> Any:
-    """Open a file, once for each of its states and for each process."""
+# Files that this process has open, by path, and of which state and process each is.
+_files: dict[str, tuple[tuple[str, int], Any]] = {}
+_MOST_OPEN: Final = 4
+
+
+def _opened(path: str, stamp: str) -> Any:
+    """Open a file, once for each of its states and for each process.
+
+    Of a path one state is held: the disk keeps a file that was replaced until it is closed. Whoever
+    still reads one that is let go of here has it to the end.
+
+    Raises
+    ------
+    RunError
+        The file is in another state by now.
+    """
     import h5py
 
-    return h5py.File(path, "r")
+    state = stamp, os.getpid()
+    held, file = _files.get(path, (None, None))
+    if held != state:  # no lock, which a fork might take along: at worst two threads open it
+        file = h5py.File(path, "r")
+        if files_identity(Path(path)) != stamp:
+            raise RunError(f"{path} was replaced while it was in use: begin anew what reads it")
+        _files.pop(path, None)
+        _files[path] = state, file  # the latest at the end
+        for other in list(_files)[:-_MOST_OPEN]:
+            _files.pop(other, None)
+    return file
 
 
 def _codec_of(images: Any) -> str | None:

@@ -6,6 +6,7 @@
         run.json      the fingerprint: everything that can change the result
         plan/         the units and their look-up arrays
         units/        one file a finished unit
+        batches/      finished batches of units that are not, where these take long
         journal.txt   a line for each start of a unit: its name and the worker's pid
         running-*     while a run goes on; workers stop when theirs is gone
         output/       the output while it is being made
@@ -51,6 +52,7 @@ class RunDirectory:
         self.path = path
         self.durable = durable
         self.plan_path = path / _PLAN
+        self.batches_path = path / names.BATCHES_DIR
         self.output_path = path / names.OUTPUT_DIR
 
     @property

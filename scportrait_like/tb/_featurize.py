@@ -56,6 +56,7 @@ def featurize(
     overwrite: bool = False,
     *,
     executor: Executor | str | None = None,
+    memory_limit: int | str | None = None,
     **kwargs: Any,
 ) -> SpatialData:
     """Let a model make a vector of the window of each cell, and put these into a table.
@@ -83,7 +84,7 @@ def featurize(
     embedding_dimension
         Numbers that the model makes of a window, d; None: it knows.
     depth
-        Not needed else.
+        Not needed, where `diameter` is given.
     remove_background
         Whether pixels of other labels, and of none, are 0.
     model
@@ -115,8 +116,10 @@ def featurize(
     executor
         A `concurrent.futures.Executor`, the name of one ("inline", "threads", "processes",
         "dask"), or None: an active dask client, else threads.
+    memory_limit
+        Bytes (or "4GB") for the process tree; None: `scportrait_like.settings.memory_limit`.
     **kwargs
-        Accepted and not needed.
+        Not known; a warning names them.
 
     Returns
     -------
@@ -140,8 +143,11 @@ def featurize(
     """
     numbers = _number_type(dtype)
     regions = _regions(image_name, labels_name, to_coordinate_system)
-    unused = {**kwargs, "depth": depth, "store_intermediate": store_intermediate or None}
-    _tell(run_on_gpu, [name for name, value in unused.items() if value is not None])
+    unused = {
+        "depth": depth is not None and diameter is not None,
+        "store_intermediate": store_intermediate,
+    }
+    _tell(run_on_gpu, [name for name, given in unused.items() if given], list(kwargs))
     if store_intermediate and not sdata.is_backed():
         raise InputError(
             "store_intermediate=True is for a SpatialData object with a store; leave it out "
@@ -175,6 +181,7 @@ def featurize(
             batch_size=batch_size,
             what=f"the labels {labels}",
             executor=executor,
+            memory_limit=memory_limit,
         )
         for labels, (mask, image) in pixels.items()
     }
@@ -235,12 +242,14 @@ def _number_type(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return numbers
 
 
-def _tell(run_on_gpu: bool, unused: Sequence[str]) -> None:
+def _tell(run_on_gpu: bool, unused: Sequence[str], unknown: Sequence[str]) -> None:
     """Say what was passed and does nothing."""
     if run_on_gpu:
         logger.info("run_on_gpu: windows are cut by the CPU; a model chooses its device by itself")
     if unused:
         logger.info("not needed: %s", ", ".join(unused))
+    if unknown:
+        logger.warning("not known, and not used: %s", ", ".join(unknown))
 
 
 def _find(run: InstanceRun, labels: str, rows: Rows | None) -> Found:

@@ -32,6 +32,7 @@ def extract_instances(
     overwrite: bool = False,
     *,
     executor: Executor | str | None = None,
+    memory_limit: int | str | None = None,
 ) -> tuple[npt.NDArray[Any], Any]:
     """Cut a window of the image around every cell.
 
@@ -50,7 +51,7 @@ def extract_instances(
     diameter
         Edge of the windows in pixels; None: twice `depth`.
     depth
-        Not needed else.
+        Not needed, where `diameter` is given.
     remove_background
         Whether pixels of other labels, and of none, are 0.
     extract_mask
@@ -72,6 +73,9 @@ def extract_instances(
         A `concurrent.futures.Executor`, the name of one ("inline", "threads", "processes",
         "dask"), or None: an active dask client, else threads. For what is written; a lazy array is
         computed by dask's scheduler.
+    memory_limit
+        Bytes (or "4GB") for the process tree; None: `scportrait_like.settings.memory_limit`. For
+        what is written, too.
 
     Returns
     -------
@@ -87,14 +91,16 @@ def extract_instances(
         There is no such image or no such labels; the message lists those that are there.
     InputError
         An image and labels that do not lie pixel upon pixel; something else than a zarr array lies
-        at the output's path.
+        at the output's path; both arrays would have one name.
     ElementExistsError
         A zarr array is there, and `overwrite` is False.
     DiskFullError
         No space left; what was there is unharmed.
     """
     mask, image = volumes(sdata, image_name, labels_name, to_coordinate_system)
-    featurizer = Featurizer(mask, image, run_on_gpu=run_on_gpu, executor=executor)
+    featurizer = Featurizer(
+        mask, image, run_on_gpu=run_on_gpu, executor=executor, memory_limit=memory_limit
+    )
     return featurizer.extract_instances(
         diameter,
         depth,

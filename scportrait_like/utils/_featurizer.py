@@ -164,6 +164,11 @@ class Featurizer:
             arrays = self._rasters.lazy(run, {name: made[name] for name in wanted})
         else:
             paths = {name: Path(zarr_output_path) / end for name, end in wanted.items()}
+            if len(set(paths.values())) < len(paths):
+                raise InputError(
+                    f"name_instances_image and name_instances_mask are both {name_instances_mask}: "
+                    "each array needs a name of its own"
+                )
             for path in paths.values():
                 check_may_write(path, overwrite)
             Path(zarr_output_path).mkdir(parents=True, exist_ok=True)

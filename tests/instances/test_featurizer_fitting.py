@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scportrait_like.models import MODELS, ModelKind, resolve_model
+from scportrait_like.raster import fitting
 from scportrait_like.raster.fitting import fit_model
 from scportrait_like.raster.instance_runs import Found, InstanceRun
 from scportrait_like.raster.instance_statistics import WindowHead
@@ -92,3 +93,10 @@ def test_nothing_to_fit() -> None:
     assert fit_model(spec, [run_of(mask, image)]) is spec
     spec = resolve_model("kept", None, 3)
     assert fit_model(spec, [run_of(np.zeros_like(mask), image)]) is spec
+
+
+def test_windows_too_large_for_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are always more of them than numbers wanted, or nothing could be fitted."""
+    monkeypatch.setattr(fitting, "SAMPLE_BYTES", 1)
+    spec = fit_model(resolve_model("kept", None, 5), [run_of(*case(1))])
+    assert len(spec.load().keywords["fitted"]["images"]) == 6

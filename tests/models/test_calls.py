@@ -277,3 +277,15 @@ def test_an_error_ends_the_run(image, labels):
     run = InstanceRun(source_of(labels[None]), source_of(image[:, None]), 16, head)
     with pytest.raises(ModelError, match=r"returned the shape \(1, 1\), wanted is \("):
         run.collect(run.find())
+
+
+def test_an_error_names_the_line_of_the_users_code(tmp_path, monkeypatch, windows):
+    file = tmp_path / "calls_numpy.py"
+    file.write_text(
+        "import numpy as np\n\ndef f(batch, embedding_dimension):\n"
+        "    return np.concatenate([batch, batch.sum(axis=0)])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    batch, _ = windows(4)
+    with pytest.raises(ModelError, match=r"calls_numpy\.py:4\): ValueError"):
+        embed(resolve_model("calls_numpy:f"), batch, None, np.arange(4), 2)

@@ -4,6 +4,7 @@ import functools
 import importlib
 import pickle
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import cloudpickle
@@ -256,3 +257,54 @@ model = {made}
         importlib.invalidate_caches()
         found.append(resolve_model("made_model:model", embedding_dimension=2).identity)
     assert found[0] != found[1]
+
+
+@dataclass(frozen=True)
+class Network:
+    """An adapter that knows how many numbers it gives."""
+
+    download: bool = False
+    name: str = "network:of_mine"
+    dimension: int = 5
+    on_gpu: bool = False
+    wants_mask: bool = False
+    identity: str = "network"
+
+
+def make_network(rest, kwargs):
+    return Network(**kwargs)
+
+
+def test_a_network_gives_what_it_gives(monkeypatch):
+    monkeypatch.setitem(PREFIXES, "network", f"{__name__}:make_network")
+    assert resolve_model("network:of_mine").dimension(3, 1) == 5
+    assert resolve_model("network:of_mine", None, 5).dimension(3, 1) == 5
+    spec = resolve_model("network:of_mine", None, 6)
+    with pytest.raises(InputError, match="gives 5 numbers, not embedding_dimension=6"):
+        spec.dimension(3, 1)
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_weights_are_fetched_when_permitted_only(monkeypatch, download):
+    monkeypatch.setitem(PREFIXES, "network", f"{__name__}:make_network")
+    for fetch in (True, False):
+        spec = resolve_model("network:of_mine", {"download": download}, fetch=fetch)
+        assert spec.adapter.download == (fetch and download)
+    # A kwarg of a function is its own business.
+    given = resolve_model(f"{HERE}:anything", {"download": True}, 2, fetch=False)
+    assert given.adapter.kwargs == {"download": True}
+
+
+@pytest.mark.parametrize("head", ["@dataclass\nclass Model:", "class Model:\n    __slots__ = ()"])
+def test_objects_of_any_class(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = "    def __call__(self, batch, embedding_dimension):\n        return batch\n"
+    file = tmp_path / "object_model.py"
+    file.write_text(f"from dataclasses import dataclass\n{head}\n{call}model = Model()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("object_model", None)
+    importlib.invalidate_caches()
+    for _ in range(2):
+        resolve_model("object_model:model", embedding_dimension=2)
+    file.write_text("def half written(")
+    with pytest.raises(ConfigError, match="has changed"):
+        resolve_model("object_model:model", embedding_dimension=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,17 @@ def test_volumes_are_refused(kind: str, resolve: Any) -> None:
         embed(model, np.ones((5, 2, 3, 20, 20)), None, IDS, model.dimension(2, 1))
 
 
+@KINDS
+def test_another_number_than_the_network_gives(kind: str, resolve: Any) -> None:
+    known = resolve(kind)
+    dimension = known.dimension(2, 1)
+    assert replace(known, embedding_dimension=dimension).dimension(2, 1) == dimension
+    with pytest.raises(InputError, match=f"it gives {dimension} numbers, not embedding_dimension"):
+        replace(known, embedding_dimension=dimension + 1).dimension(2, 1)
+    each = resolve(kind, channels="each")
+    assert replace(each, embedding_dimension=2 * dimension).dimension(2, 1) == 2 * dimension
+
+
 # Weights
 
 
@@ -211,6 +223,8 @@ def test_weights_in_the_cache_are_found(
 def test_nothing_is_fetched_unasked(name: str) -> None:
     with pytest.raises(InputError, match=r"not on this machine.*download: true"):
         resolve_model(name)
+    with pytest.raises(InputError, match="not on this machine"):
+        resolve_model(name, {"download": True}, fetch=False)
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,13 @@ from scportrait_like.errors import (
 )
 from scportrait_like.io.featurization_inputs import ImageWindows
 from scportrait_like.io.ledger import read_ledger
-from scportrait_like.models import ModelSpec
+from scportrait_like.models import PREFIXES, ModelSpec
 from scportrait_like.project import Project
 from scportrait_like.raster import featurizing, fitting, heads, tiles
 from scportrait_like.run.rundir import RunDirectory
 from scportrait_like.steps import Featurization
 
+from . import featurizing as featurizing_models
 from .featurizing import (
     EXTRACTION,
     HERE,
@@ -325,6 +326,10 @@ def test_a_pick_from_all_pictures(tmp_path: Path, image: Array, mask: Array) -> 
     [
         ((5, "some"), "data_type='some' is not allowed: give complete or partial"),
         ((-1,), "n_cells=-1 is not allowed"),
+        ((2.5,), "n_cells=2.5 is not allowed: give a whole number"),
+        (("5",), "n_cells='5' is not allowed: give a whole number"),
+        ((True,), "n_cells=True is not allowed: give a whole number"),
+        ((5, "complete", 1.0), "partial_seed=1.0 is not allowed: give a whole number"),
         ((0, "partial"), "data_type='partial' needs n_cells"),
         ((0, "complete", 4), "partial_seed=4 picks cells only with n_cells"),
         ((3, "partial", -4), "partial_seed -4 is not allowed"),
@@ -793,3 +798,33 @@ def test_a_model_on_a_gpu_stays_in_one_process(
     assert project.featurization_f.report.executor == "threads"
     log = (tmp_path / names.LOG_FILE).read_text()
     assert "threads instead of processes: model intensity_statistics runs on a GPU" in log
+
+
+def test_only_a_run_fetches_weights(
+    tmp_path: Path, image: Array, mask: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PREFIXES, "hub", f"{HERE}:make_fetched")
+    monkeypatch.setattr(f"{HERE}.fetches", [])
+    given = section(model="hub:some", model_kwargs={"download": True})
+    project = make(tmp_path, image, mask, given)
+    project.featurize()
+    assert featurizing_models.fetches.count(True) == 1
+    featurizing_models.fetches.clear()
+    assert states(Project(tmp_path)) == ["complete"]
+    assert set(featurizing_models.fetches) == {False}
+
+
+def test_a_table_too_large_is_told(
+    tmp_path: Path,
+    image: Array,
+    mask: Array,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    project = make(tmp_path, image, mask, section(**PIXELS, embedding_dimension=3 * 17 * 17))
+    table = (len(np.unique(mask)) - 1) * 3 * 17 * 17 * 4
+    for budget, told in ((2 * table, False), (2 * table - 1, True)):
+        monkeypatch.setattr(Featurization, "budget", lambda self, budget=budget: budget)
+        caplog.clear()
+        project.featurization_f.plan({})
+        assert ("cells x 867 features takes" in caplog.text) == told

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from scportrait_like.errors import IncompleteOutputError
+from scportrait_like.errors import IncompleteOutputError, RunError
 from scportrait_like.raster.stored_portraits import StoredPortraits
 
 from .helpers import Array
@@ -77,6 +79,33 @@ def test_a_file_that_was_replaced(tmp_path: Path) -> None:
     assert (before.codec, after.codec) == ("lzf", "gzip")
     rows = np.arange(N)
     np.testing.assert_array_equal(bits(after.read(rows, [0, 1])), bits(pictures()[:, :2]))
+    with pytest.raises(RunError, match=r"cells\.h5sc was replaced while it was in use"):
+        before.read(rows, [0, 1])
+
+
+def open_files(folder: Path) -> list[str]:
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # what lists the folder, by now
+            found.append(each.readlink())
+    return sorted(path.name for path in found if path.parent == folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are looked up in /proc")
+def test_files_are_closed(tmp_path: Path) -> None:
+    """One that was replaced, whose space the disk would not give back, and one of many."""
+    paths = [tmp_path / f"{number}.h5sc" for number in range(6)]
+    for path in paths[:2]:
+        write(path, **LAYOUTS["lzf"])
+        StoredPortraits.open(path)
+    paths[0].unlink()
+    write(paths[0], **LAYOUTS["gzip"])
+    assert StoredPortraits.open(paths[0]).codec == "gzip"
+    assert open_files(tmp_path) == ["0.h5sc", "1.h5sc"]
+    for path in paths[2:]:
+        write(path, **LAYOUTS["lzf"])
+        StoredPortraits.open(path)
+    assert open_files(tmp_path) == ["2.h5sc", "3.h5sc", "4.h5sc", "5.h5sc"]
 
 
 @pytest.mark.parametrize("layout", ["lzf", "gzip"])
