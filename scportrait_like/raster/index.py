@@ -89,13 +89,19 @@ class CellIndex:
     @classmethod
     def load(cls, path: Path) -> CellIndex:
         """Read what `save` wrote."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
+        # Neither `pq.read_table` nor `to_numpy`, which import pandas: 60 MB of the memory granted.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
         shape = table.schema.metadata[b"shape"].decode().split()
 
         def column(name: str) -> NDArray[Any]:
-            return np.asarray(table.column(name).to_numpy())
+            found = table.column(name).combine_chunks()
+            is_bool = pa.types.is_boolean(found.type)
+            values = np.from_dlpack(found.cast(pa.uint8()) if is_bool else found)
+            return values.astype(np.bool_) if is_bool else values
 
         return cls(
             column("id"),
