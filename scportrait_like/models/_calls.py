@@ -122,7 +122,7 @@ def _which(model: ModelSpec, ids: NDArray[Any]) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where an exception arose, if not in this file: in the user's code, if it came through that."""
+    """Where an exception arose, if not here: in the user's code, if it came through that."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     if not frames:
         return ""
