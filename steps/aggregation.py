@@ -97,6 +97,11 @@ class Aggregation(TableStep):
         self.check_table({}, overwrite, GEOMETRY)
         return self.execute({}, overwrite)
 
+    @property
+    def table_name(self) -> str:
+        """Name of the table of intensities, which the pictures and the report show."""
+        return self.table_of({})
+
     def table_of(self, call: Mapping[str, Any]) -> str:
         """Name of the table in the project's store."""
         config = self.config
