@@ -92,7 +92,7 @@ class Values:
     ) -> None:
         self.shape, self.dtype = shape, dtype
         self._file = file if prod(shape) * dtype.itemsize > limit else None
-        self._array = np.zeros(shape, dtype) if self._file is None else None
+        self._array = np.empty(shape, dtype) if self._file is None else None
 
     def room(self, channel: int, z: int) -> NDArray[Any]:
         """Where a plane (n,) may be written to; `keep` follows."""
@@ -146,7 +146,7 @@ def _values(windows: Windows, n: int, file: Any) -> Values | None:
 
 
 def _room_of_mask(windows: Windows, n: int, dtype: Any) -> NDArray[Any]:
-    return np.zeros((windows.labels.shape[0], n), dtype)
+    return np.empty((windows.labels.shape[0], n), dtype)
 
 
 @dataclass

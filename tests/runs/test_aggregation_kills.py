@@ -66,6 +66,7 @@ def test_killed_often(
     assert done["finished before"] > 0
 
 
+@pytest.mark.slow
 def test_interrupted_and_gone_on_with_fewer_workers(
     tiled_store: Path, tmp_path: Path, whole: dict[str, str]
 ) -> None:
@@ -154,6 +155,7 @@ def check_placing(run: Killed, store: Path, base: Path, changes: range) -> int:
     return changes.stop
 
 
+@pytest.mark.slow
 def test_killed_at_some_changes(
     forked: Killed,  # noqa: F811
     tiny_store: Path,  # noqa: F811
