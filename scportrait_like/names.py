@@ -53,6 +53,16 @@ FEATURES: Final = "features"
 MODEL_FILE: Final = "model.npz"  # what a model was fitted to, beside the ledger
 FEATURIZATION_KEY: Final = "featurization"  # uns[...] of a table of features
 
+# Pixel clustering
+PIXEL_CLUSTERING_DIR: Final = "pixel_clustering"
+PIXEL_CLUSTERS: Final = "pixel_clusters"  # labels: clusters and metaclusters, counted from 1
+PIXEL_METACLUSTERS: Final = "pixel_metaclusters"
+PIXEL_CLUSTER_INTENSITIES: Final = "pixel_cluster_intensities"  # tables that annotate them
+PIXEL_METACLUSTER_INTENSITIES: Final = "pixel_metacluster_intensities"
+PIXEL_CLUSTER_COUNTS: Final = "pixel_cluster_counts"  # the table that annotates the mask
+SOM_FILE: Final = "model.json"  # the trained map
+MAPPING_FILE: Final = "mapping.csv"  # the metacluster of each cluster
+
 
 def picked(name: str, n_cells: int, seed: int) -> str:
     """Name of what was made of some cells, picked at random."""

@@ -119,6 +119,7 @@ class Project(Inputs, Pictures):
         self.extraction_f = self._first("HDF5CellExtraction", extraction_f)
         self.aggregation_f = self._first("Aggregation", aggregation_f)
         self.featurization_f = self._first("Featurization", featurization_f)
+        self.pixel_clustering_f = self._first("PixelClustering", pixel_clustering_f)
         self._last_extraction: Path | None = None
 
     # Config and steps
@@ -263,9 +264,7 @@ class Project(Inputs, Pictures):
     def aggregate(self, overwrite: bool | None = None) -> None:
         """Take statistics of each cell's pixels, into tables of `sdata`; see `Aggregation`."""
         found = self._step("Aggregation", self.aggregation_f)
-        self._write_notes()
-        for step in self.steps[found.name]:
-            step.process(overwrite=overwrite)
+        self._process_all(found.name, overwrite=overwrite)
 
     def featurize(
         self,
@@ -282,12 +281,27 @@ class Project(Inputs, Pictures):
             See `Featurization.process`.
         """
         found = self._step("Featurization", self.featurization_f)
+        self._process_all(found.name, n_cells, data_type, partial_seed, overwrite=overwrite)
+
+    def cluster_pixels(self, overwrite: bool | None = None) -> None:
+        """Cluster all pixels, into labels and tables of `sdata`; see `PixelClustering`."""
+        found = self._step("PixelClustering", self.pixel_clustering_f)
+        self._process_all(found.name, overwrite=overwrite)
+
+    def _process_all(self, section: str, *args: Any, **kwargs: Any) -> None:
+        """Run all mappings of a section, after a check of each: a mistake costs no work."""
         self._write_notes()
-        for step in self.steps[found.name]:
-            step.process(n_cells, data_type, partial_seed, overwrite=overwrite)
+        for step in self.steps[section]:
+            with step.named_errors():
+                step.check((), *args, **kwargs)
+        for step in self.steps[section]:
+            with step.named_errors():
+                step.process(*args, **kwargs)
 
     def run(self, steps: Iterable[str] | str | None = None) -> None:
         """Run steps (default: all of the config), those that others need first.
+
+        All of them are checked before the first one runs.
 
         Raises
         ------
@@ -302,9 +316,13 @@ class Project(Inputs, Pictures):
             known = ", ".join(self.steps) or "none"
             raise ConfigError(f"unknown step {', '.join(unknown)}; steps of the config: {known}")
         self._write_notes()
-        for name in _ordered(wanted, self.steps):
-            for step in self.steps[name]:
+        order = [step for name in _ordered(wanted, self.steps) for step in self.steps[name]]
+        for position, step in enumerate(order):
+            with step.named_errors():
                 self._check_needs(step, wanted)
+                step.check(order[:position])
+        for step in order:
+            with step.named_errors():
                 step.process()
 
     def _check_needs(self, step: ProcessingStep, wanted: list[str]) -> None:

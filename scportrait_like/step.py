@@ -20,15 +20,15 @@ Name it in the config by its entry point (group ``scportrait_like.steps``) or as
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, ClassVar
 
 from scportrait_like import names
 from scportrait_like.config import ProjectConfig, StepConfig, load_config, parse_section
-from scportrait_like.errors import ConfigError, MissingInputError, ProjectError, ScportraitLikeError
+from scportrait_like.errors import ConfigError, ProjectError, ScportraitLikeError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.identity import digest
 from scportrait_like.io.indexes import element_identity
@@ -50,13 +50,13 @@ from scportrait_like.run.rundir import (
     refuse_stale,
 )
 from scportrait_like.run.runner import Resources, RunReport, run_units
-from scportrait_like.status import StepStatus
+from scportrait_like.step_state import StepState, titled
 from scportrait_like.writing import writing
 
 logger = logging.getLogger(__name__)
 
 
-class ProcessingStep(ABC):
+class ProcessingStep(StepState):
     """One step of a project: it plans units, the runner runs them, its sink writes the output.
 
     Parameters
@@ -92,6 +92,8 @@ class ProcessingStep(ABC):
     prefers: ClassVar[str] = "threads"
     # Raise it when the same settings and inputs give another result than before.
     result_version: ClassVar[int] = 1
+    # Whether a run may put images or labels into the store, which steps after it may read.
+    makes_rasters: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -125,12 +127,7 @@ class ProcessingStep(ABC):
         self.executor = executor
         self.memory_limit = memory_limit
         self.report: RunReport | None = None
-        check_executor_name(self.config.executor, f"{where}: section {self.name}")
-
-    @property
-    def name(self) -> str:
-        """Name of the step: its section in the config."""
-        return type(self).__name__
+        check_executor_name(self.config.executor, f"{where}: section {self.title}")
 
     @property
     def output_path(self) -> Path:
@@ -148,7 +145,9 @@ class ProcessingStep(ABC):
             section = section[self.name]
         elif not isinstance(config, Mapping):
             raise ConfigError(f"{loaded.where}: section {self.name} is missing")
-        return parse_section(self.Config, self.name, section, loaded.where)
+        parsed: Any = section
+        given = parsed.get("name") if isinstance(parsed, Mapping) else None
+        return parse_section(self.Config, titled(self.name, given), section, loaded.where)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the step: the same as `process`."""
@@ -157,6 +156,17 @@ class ProcessingStep(ABC):
     def needs(self) -> tuple[str, ...]:
         """Names of the steps whose output this one reads."""
         return ()
+
+    def check(self, before: Sequence[ProcessingStep] = (), *args: Any, **kwargs: Any) -> None:
+        """Refuse what could not be done; a project asks all its steps before the first one runs.
+
+        Parameters
+        ----------
+        before
+            Steps that will run before this one: what they make may be absent yet.
+        *args, **kwargs
+            Those of `process`.
+        """
 
     # What a step is made of
 
@@ -180,21 +190,9 @@ class ProcessingStep(ABC):
     def sink(self, plan: Plan, output: Path, call: Mapping[str, Any]) -> Sink:
         """Return what makes the output, in a folder of its own, of the finished units."""
 
-    def output_name(self, call: Mapping[str, Any]) -> str:
-        """Name of the folder of a call's output."""
-        return "data"
-
     def outputs(self) -> list[str]:
         """All that a call without arguments writes, to be told apart from other steps'."""
         return [str(self.output_path)]
-
-    def missing(self, call: Mapping[str, Any]) -> list[str]:
-        """What the sink of a call puts elsewhere than into its folder, and is not in its place."""
-        return []
-
-    def repeat(self, call: Mapping[str, Any], overwrite: bool = True) -> str:
-        """How a user writes the call, for messages."""
-        return f"{self.name}.process({'overwrite=True' if overwrite else ''})"
 
     # Running
 
@@ -215,12 +213,12 @@ class ProcessingStep(ABC):
             Folder of the complete output.
         """
         output = self.directory / self.output_name(call)
-        with writing(self.filehandler, self.name, self.debug):
+        with writing(self.filehandler, self.title, self.debug):
             fingerprint = self.fingerprint(call)
             run = self._run_directory(output)
             clear_leftovers(output)
             if not overwrite and self._is_complete(output, run, fingerprint, call, overwrite):
-                logger.info("%s: %s is complete; nothing to do", self.name, output)
+                logger.info("%s: %s is complete; nothing to do", self.title, output)
                 return output
             self._open(run, fingerprint, call, overwrite)
             self._work(run, output, fingerprint, call)
@@ -236,9 +234,6 @@ class ProcessingStep(ABC):
             "call": dict(call),
         }
 
-    def _run_directory(self, output: Path) -> RunDirectory:
-        return RunDirectory(output.with_name(f".{output.name}.run"))
-
     def _is_complete(
         self,
         output: Path,
@@ -252,7 +247,7 @@ class ProcessingStep(ABC):
             if output.exists() and not self._may_replace(overwrite):
                 raise ProjectError(
                     f"{output} is there, but was not made by this package; to replace it: "
-                    f"{self.repeat(call)}"
+                    f"{self.replacing(call)}"
                 )
             return False
         if made == fingerprint and not self.missing(call):
@@ -264,7 +259,7 @@ class ProcessingStep(ABC):
         begun = run.fingerprint() == fingerprint
         if made == fingerprint or begun or self._may_replace(overwrite):
             return False
-        raise refuse_stale(str(output), changes(made, fingerprint), self.repeat(call))
+        raise refuse_stale(str(output), changes(made, fingerprint), self.replacing(call))
 
     def _may_replace(self, overwrite: bool | None) -> bool:
         return self.overwrite if overwrite is None else overwrite
@@ -280,7 +275,7 @@ class ProcessingStep(ABC):
         there = run.fingerprint()
         if there is not None and not overwrite:
             if there == fingerprint:
-                logger.info("%s: going on with %s", self.name, run.path)
+                logger.info("%s: going on with %s", self.title, run.path)
                 run.clean()
                 return
             # A run without a finished unit is nobody's loss.
@@ -288,7 +283,7 @@ class ProcessingStep(ABC):
                 raise refuse_stale(
                     f"the interrupted run {run.path}",
                     changes(there, fingerprint),
-                    self.repeat(call),
+                    self.replacing(call),
                 )
         self.directory.mkdir(parents=True, exist_ok=True)
         run.start(fingerprint, self._cache(run))
@@ -301,7 +296,7 @@ class ProcessingStep(ABC):
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"section {self.name}: key cache: {self.config.cache!r} cannot be used: {error}"
+                f"section {self.title}: key cache: {self.config.cache!r} cannot be used: {error}"
             ) from error
         return cache
 
@@ -321,7 +316,7 @@ class ProcessingStep(ABC):
         task = self.task(plan, run)
         run.output_path.mkdir()
         sink = self.sink(plan, run.output_path, call)
-        self.report = run_units(run, plan, task, sink, resources)
+        self.report = run_units(run, plan, task, sink, resources, self.title)
         write_json(run.output_path / names.RUN_FILE, fingerprint)
         flush_tree(run.output_path)
         with scratch_folder(output) as scratch:
@@ -340,7 +335,7 @@ class ProcessingStep(ABC):
         if config.threads is not None and config.threads > cores:
             logger.warning(
                 "section %s: threads: %d reduced to %d, the cores of this machine",
-                self.name,
+                self.title,
                 config.threads,
                 cores,
             )
@@ -353,62 +348,3 @@ class ProcessingStep(ABC):
             at_most=config.max_inflight_result_batches,
             flush_every=config.flush_every,
         )
-
-    # Looking; nothing below writes
-
-    def status(self) -> list[StepStatus]:
-        """How far each output of this step is, the one of a call without arguments first."""
-        first = self.output_name({})
-        found = {first}
-        if self.directory.is_dir():
-            for entry in self.directory.iterdir():
-                made = read_fingerprint(entry)
-                # The other mappings of a section that is a list keep theirs here too.
-                if made is None or made.get("config", {}).get("name") != self.config.name:
-                    continue
-                is_run = entry.name.startswith(".") and entry.name.endswith(".run")
-                found.add(entry.name[1:-4] if is_run else entry.name)
-        return [
-            self._status(name) for name in sorted(found, key=lambda name: (name != first, name))
-        ]
-
-    def how_to_go_on(self, output: str) -> str:
-        """Tell a user who misses an output what state it is in, and the call to make."""
-        status = self._status(output)
-        path = self.directory / output
-        made = self._run_directory(path).fingerprint() or read_fingerprint(path) or {}
-        call = made.get("call", {})
-        again = self.repeat(call, overwrite=False)
-        if status.state == "interrupted":
-            return f"its run was interrupted ({status}): run {again} again, it goes on"
-        # What was only taken out of the store is made anew without anybody's permission.
-        moved = status.state == "stale" and not changes(made, self._now(made))
-        if status.state == "absent" or moved:
-            return f"run {again}"
-        return f"make it anew with {self.repeat(call)}"
-
-    def _status(self, output: str) -> StepStatus:
-        path = self.directory / output
-        run = self._run_directory(path)
-        made, started = read_fingerprint(path), run.fingerprint()
-        if made is None and started is None:
-            return StepStatus(self.name, output, "absent")
-        differs = changes(made, self._now(made)) if made is not None else []
-        if made is not None and not differs:
-            differs = self.missing(made["call"])
-        if made is not None and not differs:
-            return StepStatus(self.name, output, "complete")
-        if started is not None:
-            stale = changes(started, self._now(started))
-            state = "stale" if stale else "interrupted"
-            return StepStatus(self.name, output, state, *run.progress(), changes=tuple(stale))
-        return StepStatus(self.name, output, "stale", changes=tuple(differs))
-
-    def _now(self, made: Fingerprint) -> Fingerprint:
-        """Fingerprint that the same call would have now; a missing input shows as None."""
-        call = made.get("call", {})
-        try:
-            return self.fingerprint(call)
-        except MissingInputError:
-            now = dict.fromkeys(made.get("inputs", {}))
-            return {**made, "config": self.config.result_keys(), "inputs": now}

@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from scportrait_like import names
-from scportrait_like.errors import ElementExistsError
+from scportrait_like.errors import ElementExistsError, MissingInputError
 from scportrait_like.identity import digest
 from scportrait_like.io.inputs_of_steps import check_elements
 from scportrait_like.io.tables import check_keys
 from scportrait_like.step import ProcessingStep
 
 
+@dataclass(frozen=True)
+class Placed:
+    """An element that a sink places in the store.
+
+    Attributes
+    ----------
+    name
+        Of the element.
+    kind
+        ``tables``, ``labels``, ...
+    key
+        Of the section, that names it.
+    """
+
+    name: str
+    kind: str = "tables"
+    key: str = "table_name"
+
+    def __str__(self) -> str:
+        return f"{'table' if self.kind == 'tables' else self.kind} {self.name}"
+
+
 class TableStep(ProcessingStep):
     """A step whose sink places a table that annotates a mask; its folder holds the ledger.
 
-    The table and the folder appear one after the other, each complete. A table says which call of
-    which step it is of, so a folder without its table is not complete.
+    The table (and what else it places) and the folder appear one after the other, each complete.
+    An element says which call of which step it is of, so a folder without it is not complete.
     """
+
+    makes_rasters: ClassVar[bool] = False
 
     @abstractmethod
     def table_of(self, call: Mapping[str, Any]) -> str:
         """Name of a call's table in the project's store."""
+
+    def placed(self, call: Mapping[str, Any]) -> list[Placed]:
+        """All that the sink of a call places in the store."""
+        return [Placed(self.table_of(call))]
 
     @property
     def labels(self) -> str:
@@ -40,7 +70,7 @@ class TableStep(ProcessingStep):
         return self.config.image, self.labels
 
     def table_attributes(self, call: Mapping[str, Any]) -> dict[str, str]:
-        """Our own attributes of a call's table."""
+        """Our own attributes of what a call places."""
         return {names.REVISION: self._revision(call), names.MADE_BY: self._made_by(call)}
 
     def _made_by(self, call: Mapping[str, Any]) -> str:
@@ -50,17 +80,41 @@ class TableStep(ProcessingStep):
         return digest(self.fingerprint(call))
 
     def outputs(self) -> list[str]:
-        """The folder, and the table."""
-        return [*super().outputs(), f"table {self.table_of({})}"]
+        """The folder, and what is placed."""
+        return [*super().outputs(), *map(str, self.placed({}))]
 
     def missing(self, call: Mapping[str, Any]) -> list[str]:
-        """The table, where the store does not hold the one of this very call."""
-        name, there = self.table_of(call), self.filehandler
-        if name not in there:
-            return [f"table {name} is not in the store"]
-        if there.revision(name) != self._revision(call):
-            return [f"table {name} is another one"]
-        return []
+        """What the store does not hold as this very call has placed it."""
+        there, lacking = self.filehandler, []
+        for each in self.placed(call):
+            if each.name not in there:
+                lacking.append(f"{each} is not in the store")
+            elif there.revision(each.name) != self._revision(call):
+                lacking.append(f"{each} is another one")
+        return lacking
+
+    def check(self, before: Sequence[ProcessingStep] = (), *args: Any, **kwargs: Any) -> None:
+        """Refuse a table that could not be written, and inputs that are not there.
+
+        Raises
+        ------
+        InputError, ElementExistsError
+            See `check_table`.
+        MissingInputError
+            An element is absent, and no step that runs before may make it.
+        """
+        self.check_table({}, kwargs.get("overwrite"))
+        with self.absent_yet(before):
+            self.inputs()
+
+    @contextmanager
+    def absent_yet(self, before: Sequence[ProcessingStep]) -> Iterator[None]:
+        """Let pass that an element is absent, where steps that run before may make it."""
+        try:
+            yield
+        except MissingInputError:
+            if not any(step.makes_rasters for step in before):
+                raise
 
     def check_table(
         self, call: Mapping[str, Any], overwrite: bool | None, columns: Iterable[str] = ()
@@ -72,15 +126,16 @@ class TableStep(ProcessingStep):
         InputError
             Names, of the table or its columns, that a table cannot have.
         ElementExistsError
-            Something else than this step's table has that name.
+            Something that this step did not make has the name of what it places.
         """
-        config, there, name = self.config, self.filehandler, self.table_of(call)
+        config, there = self.config, self.filehandler
         check_keys([config.region_key, config.instance_key, *columns])
-        there.check_may_write(name, "tables", overwrite=True)
-        if name not in there or self._may_replace(overwrite):
-            return
-        if there.attributes(name).get(names.MADE_BY) != self._made_by(call):
-            raise ElementExistsError(
-                f"{there.path} has {name!r} already, and this step did not make it: give another "
-                f"table_name in the config, or replace it with {self.repeat(call)}"
-            )
+        for each in self.placed(call):
+            there.check_may_write(each.name, each.kind, overwrite=True)
+            if each.name not in there or self._may_replace(overwrite):
+                continue
+            if there.attributes(each.name).get(names.MADE_BY) != self._made_by(call):
+                raise ElementExistsError(
+                    f"{there.path} has {each.name!r} already, and this step did not make it: give "
+                    f"another {each.key} in the config, or replace it with {self.replacing(call)}"
+                )

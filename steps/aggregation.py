@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -32,6 +32,7 @@ from scportrait_like.raster.sources import ZarrSource
 from scportrait_like.raster.statistics import Statistic, resolve_statistics
 from scportrait_like.run.plan import Plan, Sink, Task
 from scportrait_like.run.rundir import RunDirectory
+from scportrait_like.step import ProcessingStep
 from scportrait_like.table_step import TableStep
 
 
@@ -97,6 +98,16 @@ class Aggregation(TableStep):
         self.check_table({}, overwrite, GEOMETRY)
         return self.execute({}, overwrite)
 
+    def check(
+        self, before: Sequence[ProcessingStep] = (), *, overwrite: bool | None = None
+    ) -> None:
+        """Refuse what `process` would refuse before its units, as far as no mask is read."""
+        self.check_table({}, overwrite, GEOMETRY)
+        with self.absent_yet(before):
+            self.inputs()  # which must be there
+            self._channels()
+            self._sources()
+
     @property
     def table_name(self) -> str:
         """Name of the table of intensities, which the pictures and the report show."""
@@ -124,7 +135,7 @@ class Aggregation(TableStep):
 
     def _channels(self) -> Channels:
         config = self.config
-        return find_channels(self.filehandler, config.image, config.channels, self.name)
+        return find_channels(self.filehandler, config.image, config.channels, self.title)
 
     def _positions(self) -> tuple[int, ...]:
         """Positions of the channels, ascending: those that share chunks are read together."""

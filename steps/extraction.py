@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from scportrait_like import names
 from scportrait_like.config import StepConfig
-from scportrait_like.errors import InputError
+from scportrait_like.errors import InputError, MissingInputError
 from scportrait_like.io.extraction_output import ExtractionSink, ledger_arrays
 from scportrait_like.io.h5sc import H5scFacts
 from scportrait_like.io.indexes import labels_index
@@ -115,6 +115,7 @@ class HDF5CellExtraction(ProcessingStep):
     config: ExtractionConfig
     folder: ClassVar[str] = names.EXTRACTION_DIR
     prefers: ClassVar[str] = "processes"
+    makes_rasters: ClassVar[bool] = False
 
     def process(
         self,
@@ -155,6 +156,16 @@ class HDF5CellExtraction(ProcessingStep):
         """
         call = self._call(partial, n_cells, seed, output_folder_name)
         return self.execute(call, overwrite) / names.H5SC_FILE
+
+    def check(self, before: Sequence[ProcessingStep] = (), *args: Any, **kwargs: Any) -> None:
+        """Refuse an image, masks, channels or a size that do not work, before any step runs."""
+        try:
+            self.inputs()
+            self._channels()
+            self._sources()
+        except MissingInputError:
+            if not any(step.makes_rasters for step in before):
+                raise
 
     @staticmethod
     def _call(partial: bool, n_cells: int | None, seed: int, folder: str | None) -> dict[str, Any]:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from numbers import Integral
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like import names
-from scportrait_like.errors import InputError, MissingInputError
+from scportrait_like.errors import InputError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.io.extraction_output import ledger_arrays
 from scportrait_like.io.indexes import labels_index
-from scportrait_like.io.ledger import Reason, State, read_ledger
+from scportrait_like.io.inputs_of_steps import Channels, open_rasters
+from scportrait_like.io.tables import check_channels
 from scportrait_like.kernels import warm_up_windows
 from scportrait_like.models import ModelSpec
-from scportrait_like.raster.featurizing import (
-    PictureTask,
-    embeddings,
-    picture_batch,
-    picture_bytes,
-    plan_pictures,
-    read_pictures,
-)
 from scportrait_like.raster.fitting import sample_rows
 from scportrait_like.raster.heads import ModelHead
 from scportrait_like.raster.index import CellIndex
@@ -40,12 +34,14 @@ from scportrait_like.raster.instance_runs import (
 from scportrait_like.raster.instance_statistics import WindowHead
 from scportrait_like.raster.instances import results
 from scportrait_like.raster.portraits import pick_cells
-from scportrait_like.raster.stored_portraits import StoredPortraits
+from scportrait_like.raster.sources import view
 from scportrait_like.run.memory import granted_cores
 from scportrait_like.run.plan import Plan, Task, Unit
 from scportrait_like.run.rundir import RunDirectory
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_SEED: Final = 42
 
 Arrays = dict[str, NDArray[Any]]
 Sample = tuple[NDArray[Any], NDArray[np.bool_] | None]
@@ -174,170 +170,53 @@ class ImageWindows:
         return results(result, "embedding")
 
 
-@dataclass(frozen=True)
-class ExtractedPictures:
-    """Pictures of an `.h5sc` file.
-
-    Attributes
-    ----------
-    pictures
-        The file.
-    positions
-        Of the channels that are taken, in the order wanted.
-    region
-        The labels element that the table annotates.
-    batch_size
-        As the section says.
-    filehandler, budget
-        To look up where the cells lie.
-    """
-
-    pictures: StoredPortraits
-    positions: tuple[int, ...]
-    region: str
-    batch_size: int | None
-    filehandler: FileHandler
-    budget: int
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the channels that are taken."""
-        return tuple(self.pictures.channels[position] for position in self.positions)
-
-    @property
-    def masks(self) -> tuple[str, ...]:
-        """Those of the file."""
-        return self.pictures.masks
-
-    @property
-    def _planes(self) -> int:
-        return len(self.positions) + len(self.pictures.masks)
-
-    @property
-    def _batch(self) -> int:
-        return self.batch_size or picture_batch(self.pictures, self._planes)
-
-    def plan(self, n_cells: int | None, seed: int) -> Plan:
-        """Take all rows in the file's order, or some in the order of the pick."""
-        known = self.pictures.ids()
-        if len(known) == 0:
-            raise InputError(f"{self.pictures.path} holds no cell")
-        check_count(n_cells, len(known), self.pictures.path)
-        rows = np.arange(len(known))
-        if n_cells is not None:
-            rows = np.random.default_rng(seed).choice(len(known), n_cells, replace=False)
-        ids = known[rows]
-        plan = plan_pictures(self.pictures, rows, ids, self._planes, self.batch_size)
-        plan.arrays.update(self._ledger(known, ids), spatial=self._spatial(ids))
-        return plan
-
-    def _spatial(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Centroids (x, y), of the mask that gave them to the pictures if it is there."""
-        first = self.masks[0] if self.masks else self.region
-        mask = first if first in self.filehandler else self.region
-        index = labels_index(self.filehandler, mask, self.budget)
-        if not np.isin(ids, index.ids).all():
-            raise InputError(
-                f"{self.pictures.path} has cells that labels {mask} do not hold: it was extracted "
-                "from another mask. Extract again, or name the right one in the key labels"
-            )
-        return np.ascontiguousarray(index.centroid[np.searchsorted(index.ids, ids), ::-1])
-
-    def _ledger(self, known: NDArray[np.int64], ids: NDArray[np.int64]) -> Arrays:
-        """What became of every id of the extraction, and of those of its rows not picked."""
-        path = Path(self.pictures.path).with_name(names.LEDGER_FILE)
-        if path.is_file():
-            lines = read_ledger(path)
-            all_ids = lines["id"].to_numpy()
-            state = _codes(lines["state"], State)
-            reason = _codes(lines["reason"], Reason)
-        else:  # made by scPortrait
-            all_ids = np.sort(known)
-            state = np.full(len(known), State.WRITTEN, np.int8)
-            reason = np.full(len(known), Reason.NONE, np.int8)
-        left = (state == State.WRITTEN) & ~np.isin(all_ids, ids)
-        state[left], reason[left] = State.NOT_SELECTED, Reason.NONE
-        return {"ledger_id": all_ids, "ledger_state": state, "ledger_reason": reason}
-
-    def window_bytes(self) -> int:
-        """Bytes of a picture."""
-        return picture_bytes(self.pictures, self._planes)
-
-    def sample(self, plan: Plan, rows: NDArray[np.int64], masks: bool) -> Sample:
-        """Read some pictures."""
-        at = np.asarray(plan.arrays["row"])[rows]
-        return read_pictures(self.pictures, at, self.positions, masks=masks)
-
-    def task(self, model: ModelSpec, dimension: int, run: RunDirectory) -> Task:
-        """Return the work of a unit."""
-        return PictureTask(
-            self.pictures,
-            self.positions,
-            model,
-            dimension,
-            self._batch,
-            run.plan_path,
-            run.batches_path,
-        )
-
-    def rows(self, plan: Plan, unit: Unit) -> NDArray[np.int64]:
-        """Rows of the table that a unit makes."""
-        return np.arange(*unit.what["rows"])
-
-    def embeddings(self, result: Any) -> Iterator[NDArray[Any]]:
-        """What the model gave the cells of a unit."""
-        return embeddings(result)
-
-
-def open_pictures(
+def open_windows(
     filehandler: FileHandler,
-    path: Path,
-    labels: str | None,
-    channels: Sequence[str] | None,
+    image: str,
+    region: str,
+    channels: Channels,
+    size: int,
+    *,
+    remove_background: bool,
     batch_size: int | None,
+    executor: Executor | str | None,
     budget: int,
-) -> ExtractedPictures:
-    """Open an `.h5sc` file of a project.
+) -> ImageWindows:
+    """Open an image and a mask of a project, for windows of `size` pixels.
 
     Parameters
     ----------
     filehandler
         Of the project.
-    path
-        Of the file.
-    labels
-        The mask that the table annotates; None: the last of the file, which masks the channels.
+    image, region
+        Names of the image and of the mask.
     channels
-        Names of those wanted; None: all.
-    batch_size, budget
-        See `ExtractedPictures`.
+        Of the image, as `find_channels` gives them.
+    size, remove_background, batch_size, executor
+        See `InstanceRun`.
+    budget
+        Bytes.
 
     Raises
     ------
     InputError
-        A channel twice, or one that the pictures do not have.
-    MissingInputError
-        The mask is not in the store.
+        Channels without names of their own, or sizes that do not fit.
     """
-    pictures = StoredPortraits.open(path)
-    wanted = pictures.channels if channels is None else tuple(channels)
-    if missing := [name for name in wanted if name not in pictures.channels]:
-        raise InputError(
-            f"{', '.join(missing)} not in the pictures; they have {', '.join(pictures.channels)}"
-        )
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise InputError(
-            f"{', '.join(wanted) or 'none'} is not allowed: give each channel once, or leave the "
-            "key out for all"
-        )
-    region = labels or (pictures.masks[-1] if pictures.masks else names.SEG_CYTOSOL)
-    if filehandler.element_names().get(region) != "labels":
-        raise MissingInputError(
-            f"{region}, the mask of {path}, is not among the labels of the project, which the "
-            "table of features is to annotate: name the mask that was extracted in the key labels"
-        )
-    positions = tuple(pictures.channels.index(name) for name in wanted)
-    return ExtractedPictures(pictures, positions, region, batch_size, filehandler, budget)
+    check_channels([name for _, name in channels], image)
+    pixels, (labels,) = open_rasters(filehandler, image, [region])
+    run = InstanceRun(
+        labels=view(labels, (None, slice(None), slice(None))),
+        image=view(pixels, (slice(None), None, slice(None), slice(None))),
+        size=size,
+        head=WindowHead(),
+        channels=tuple(position for position, _ in channels),
+        remove_background=remove_background,
+        batch_size=batch_size,
+        what=f"mask {region}",
+        executor=executor,
+        memory_limit=budget,
+    )
+    return ImageWindows(run, tuple(name for _, name in channels), region, filehandler, budget)
 
 
 def sample_of(source: FeatureSource, plan: Plan, model: ModelSpec) -> Sample:
@@ -360,13 +239,43 @@ def warn_of_size(what: str, n_cells: int, n_features: int, budget: int) -> None:
         )
 
 
-def _codes(texts: Any, codes: type[State] | type[Reason]) -> NDArray[np.int8]:
-    """Codes of a ledger's texts."""
-    known = {"" if code.name == "NONE" else code.name.lower(): code.value for code in codes}
-    return np.asarray(texts.astype(object).map(known), np.int8)
-
-
 def check_count(n_cells: int | None, there: int, what: str) -> None:
     """Refuse to pick more cells than there are."""
     if n_cells is not None and n_cells > there:
         raise InputError(f"n_cells={n_cells}, but {what} holds {there} cells")
+
+
+def call_of(n_cells: int, data_type: str, seed: int | None) -> dict[str, Any]:
+    """Arguments of a featurization that can change its result: of a pick; empty: all cells.
+
+    Raises
+    ------
+    InputError
+        They are not allowed, or not together.
+    """
+    if data_type not in ("complete", "partial"):
+        raise InputError(f"data_type={data_type!r} is not allowed: give complete or partial")
+    given: dict[str, Any] = {"n_cells": n_cells, "partial_seed": 0 if seed is None else seed}
+    for key, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise InputError(f"{key}={value!r} is not allowed: give a whole number")
+    if n_cells < 0:
+        raise InputError(f"n_cells={n_cells} is not allowed: give 0 for all, or more")
+    if seed is not None and seed < 0:
+        raise InputError(f"partial_seed {seed} is not allowed: numpy takes none below zero")
+    if not n_cells:
+        if data_type == "partial":
+            raise InputError("data_type='partial' needs n_cells, as the extraction had it")
+        if seed is not None:
+            raise InputError(f"partial_seed={seed} picks cells only with n_cells above zero")
+        return {}
+    seed = DEFAULT_SEED if seed is None else seed
+    return {"data_type": data_type, "n_cells": int(n_cells), "seed": int(seed)}
+
+
+def named(name: str, call: Mapping[str, Any]) -> str:
+    """Name of what a call makes, told apart from what others make."""
+    if not call:
+        return name
+    of = names.partial if call["data_type"] == "partial" else names.picked
+    return of(name, call["n_cells"], call["seed"])

@@ -106,9 +106,16 @@ class RunReport:
 
 
 def run_units(
-    run: RunDirectory, plan: Plan, task: Task, sink: Sink, resources: Resources
+    run: RunDirectory, plan: Plan, task: Task, sink: Sink, resources: Resources, what: str = ""
 ) -> RunReport:
     """Run all units that are not finished, and hand every unit to the sink.
+
+    Parameters
+    ----------
+    run, plan, task, sink, resources
+        What is done, and with what.
+    what
+        Name of the step, for the log; empty: a run without a project.
 
     Raises
     ------
@@ -120,12 +127,18 @@ def run_units(
         No space left; finished units stay.
     """
     began = time.perf_counter()
+    said = f"{what}: " if what else ""
+    if what:
+        finished = len(run.finished())
+        logger.info("%s: %d units, %d of them finished before", what, len(plan.units), finished)
     release_freed()
     choice = choose_executor(resources.executor, resources.workers, plan.seconds, resources.prefers)
     with MemoryWatch() as watch:
         window = _window(choice, plan, resources, watch.now)
         if choice == _PROCESSES and not window.fits:
-            logger.warning("working in threads instead of processes, which take memory themselves")
+            logger.warning(
+                "%sworking in threads instead of processes, which take memory themselves", said
+            )
             choice = _THREADS
             window = _window(choice, plan, resources, watch.now)
         tune_allocator(window.tight)
@@ -139,8 +152,9 @@ def run_units(
     report.seconds = time.perf_counter() - began
     report.peak, report.window, report.batch_size = watch.peak, window.size, window.batch_size
     logger.info(
-        "%d units done (%d lay finished) in %.1f s by %d %s; window %d, batches of %d; "
+        "%s%d units done (%d lay finished) in %.1f s by %d %s; window %d, batches of %d; "
         "peak %d MB of %d MB granted",
+        said,
         report.computed + report.resumed,
         report.resumed,
         report.seconds,
@@ -152,7 +166,7 @@ def run_units(
         resources.budget // MB,
     )
     if report.peak > resources.budget:
-        logger.warning("more memory was taken than granted: see the figures above")
+        logger.warning("%smore memory was taken than granted: see the figures above", said)
     return report
 
 
