@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from scportrait_like.steps.aggregation import Aggregation as Aggregation
     from scportrait_like.steps.extraction import HDF5CellExtraction as HDF5CellExtraction
     from scportrait_like.steps.featurization import Featurization as Featurization
+    from scportrait_like.steps.pixel_clustering import PixelClustering as PixelClustering
 
-__all__ = ["Aggregation", "Featurization", "HDF5CellExtraction"]
+__all__ = ["Aggregation", "Featurization", "HDF5CellExtraction", "PixelClustering"]
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
@@ -19,5 +20,6 @@ __getattr__, __dir__ = lazy_attributes(
         "Aggregation": "scportrait_like.steps.aggregation:Aggregation",
         "Featurization": "scportrait_like.steps.featurization:Featurization",
         "HDF5CellExtraction": "scportrait_like.steps.extraction:HDF5CellExtraction",
+        "PixelClustering": "scportrait_like.steps.pixel_clustering:PixelClustering",
     },
 )

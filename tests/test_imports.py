@@ -16,8 +16,8 @@ PACKAGE = "scportrait_like"
 # Each room, and the rooms that it may import. What is not listed is forbidden.
 BASE = {"errors", "names", "config", "identity", "log", "lazy", "notes", "settings", "status"}
 MACHINE = BASE | {"run", "kernels"}
-STORE = MACHINE | {"models", "raster", "io", "filehandler"}
-ENGINE = STORE | {"step", "table_step", "loading"}
+STORE = MACHINE | {"models", "raster", "pixels", "io", "filehandler"}
+ENGINE = STORE | {"step", "table_step", "model_step", "loading"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "names": set(),
@@ -31,15 +31,18 @@ ALLOWED: dict[str, set[str]] = {
     "run": BASE,
     "models": MACHINE,
     "raster": MACHINE | {"models"},
+    "pixels": MACHINE | {"raster"},
     "io": STORE,
     "filehandler": STORE,
     "loading": STORE,
     "writing": STORE,
-    "step": STORE | {"writing"},
+    "step_state": MACHINE,
+    "step": STORE | {"step_state", "writing"},
     "step_registry": {"errors", "step"},
     "table_step": STORE | {"step"},
+    "model_step": STORE | {"table_step"},
     "steps": ENGINE,
-    "im": {"errors", "names", "io"},
+    "im": {"errors", "names", "lazy", "io", "pixels", "raster", "run", "settings"},
     "tb": {"errors", "io", "models", "raster", "utils"},
     "utils": {"errors", "io", "models", "raster", "run"},
     "training": STORE | {"project"},

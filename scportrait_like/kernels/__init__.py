@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .boxes import cut_masks, cut_pixels, paste, ragged_offsets
+from .clusters import cell_clusters, cluster_sums
 from .index import (
     LabelPartials,
     label_partials,
@@ -20,6 +21,7 @@ from .index import (
 )
 from .lzf import lzf_encode
 from .masks import blur, fill_holes
+from .nearest import Nodes, nearest_nodes
 from .normalisation import Normalisation, Plain, Quantiles, Scale
 from .portraits import mask_planes, portraits
 from .ragged import (
@@ -35,11 +37,14 @@ from .windows import fill_windows
 __all__ = [
     "LabelPartials",
     "LabelRuns",
+    "Nodes",
     "Normalisation",
     "Plain",
     "Quantiles",
     "Scale",
     "blur",
+    "cell_clusters",
+    "cluster_sums",
     "cut_masks",
     "cut_pixels",
     "fill_holes",
@@ -51,6 +56,7 @@ __all__ = [
     "mask_planes",
     "merge_in_passing",
     "merge_partials",
+    "nearest_nodes",
     "paste",
     "portraits",
     "ragged_extremes",

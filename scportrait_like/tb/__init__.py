@@ -23,8 +23,9 @@
 ... )
 """
 
+from scportrait_like.tb._cluster_intensity import cluster_intensity
 from scportrait_like.tb._featurize import featurize
 from scportrait_like.tb._instances import extract_instances
 from scportrait_like.tb._intensity import allocate_intensity
 
-__all__ = ["allocate_intensity", "extract_instances", "featurize"]
+__all__ = ["allocate_intensity", "cluster_intensity", "extract_instances", "featurize"]

@@ -14,7 +14,6 @@ from scportrait_like.io.alignment import affine_to, place_labels, to_system
 from scportrait_like.io.elements import check_may_place, full_resolution, raster
 from scportrait_like.io.tables import (
     append_rows,
-    check_channels,
     check_keys,
     check_may_append,
     column_name,
@@ -25,7 +24,7 @@ from scportrait_like.io.tables import (
 from scportrait_like.raster.aggregate import aggregate
 from scportrait_like.raster.sources import SelectSource, Source, source_of
 from scportrait_like.raster.statistics import Statistic, resolve_statistics
-from scportrait_like.tb._rasters import beneath
+from scportrait_like.tb._rasters import beneath, channels_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -137,7 +136,7 @@ def allocate_intensity(
     if mode not in _MODES:
         raise InputError(f"mode={mode!r} is not known; known are {', '.join(_MODES)}.")
     labels, image = raster(sdata, labels_name, "labels"), raster(sdata, image_name, "images")
-    names, positions = _channels(image, image_name, channels)
+    names, positions = channels_of(image, image_name, channels)
     start = place_labels(image, labels, image_name, labels_name, to_coordinate_system)
     columns = _columns(extra, names, instance_size_key)
     check_keys([region_key, instance_key, *chain(*columns.values())], cell_index_name)
@@ -181,27 +180,6 @@ def allocate_intensity(
         table = append_rows(there, table, output_table_name)
     place_table(sdata, output_table_name, table, overwrite=overwrite or there is not None)
     return sdata
-
-
-def _channels(
-    image: Any, image_name: str, wanted: str | int | Iterable[str | int] | None
-) -> tuple[list[str], list[int]]:
-    """Names and positions of the channels of an image that are wanted."""
-    from spatialdata.models import get_channel_names
-
-    there = [str(name) for name in get_channel_names(image)]
-    check_channels(there, image_name)
-    if wanted is None:
-        return there, list(range(len(there)))
-    names = [str(name) for name in ([wanted] if isinstance(wanted, (str, int)) else wanted)]
-    unknown = [name for name in names if name not in there]
-    if unknown or not names:
-        raise InputError(
-            f"{image_name} has no channel {', '.join(unknown) or '(none was given)'}; it has "
-            f"{', '.join(there)}."
-        )
-    check_channels(names, "channels")
-    return names, [there.index(name) for name in names]
 
 
 def _columns(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from scportrait_like.errors import InputError
 from scportrait_like.io.alignment import place_labels
 from scportrait_like.io.elements import full_resolution, raster
+from scportrait_like.io.tables import check_channels
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -48,3 +50,30 @@ def volumes(
     mask = full_resolution(labels).data
     pixels = beneath(image, start, mask.shape)
     return (mask[None], pixels[:, None]) if mask.ndim == 2 else (mask, pixels)
+
+
+def channels_of(
+    image: Any, image_name: str, wanted: str | int | Iterable[str | int] | None
+) -> tuple[list[str], list[int]]:
+    """Names and positions of the channels of an image that are wanted; None: all.
+
+    Raises
+    ------
+    InputError
+        A channel that the image does not have, or names that do not differ.
+    """
+    from spatialdata.models import get_channel_names
+
+    there = [str(name) for name in get_channel_names(image)]
+    check_channels(there, image_name)
+    if wanted is None:
+        return there, list(range(len(there)))
+    names = [str(name) for name in ([wanted] if isinstance(wanted, (str, int)) else wanted)]
+    unknown = [name for name in names if name not in there]
+    if unknown or not names:
+        raise InputError(
+            f"{image_name} has no channel {', '.join(unknown) or '(none was given)'}; it has "
+            f"{', '.join(there)}."
+        )
+    check_channels(names, "channels")
+    return names, [there.index(name) for name in names]

@@ -1,9 +1,4 @@
-"""Images and labels of a SpatialData object, as functions.
-
->>> import scportrait_like as sl
->>> pixels = sl.im.get_dataarray(sdata, "raw_image_fov0").data
->>> sl.im.add_image(sdata, pixels / 2, "half", overwrite=True)
-"""
+"""Elements of a SpatialData object: looked up, and added."""
 
 from __future__ import annotations
 
@@ -23,8 +18,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from spatialdata.transformations import BaseTransformation
     from xarray import DataArray
-
-__all__ = ["add_image", "get_dataarray"]
 
 
 def get_dataarray(sdata: SpatialData, element_name: str) -> DataArray:
