@@ -44,14 +44,17 @@ test-peers: $(STAMP) $(PEERS)/.installed
 test-torch: $(TORCH)/.installed
 	$(TORCH)/bin/python -m pytest tests/models_torch tests/training
 
-# Extraction, cell index, aggregation, featurization: about 50 minutes, 8 GB of disk.
+# Extraction, cell index, aggregation, featurization, pixel clustering, training: an hour, 8 GB of
+# disk.
 bench: $(STAMP) $(PEERS)/.installed $(BENCH)/.installed $(TORCH)/.installed
 	$(BIN)/python -m benchmarks.run
 
-# 206,000 cells in (100, 20000, 20000): their means, embeddings, windows. Minutes, 5 GB of disk.
+# 206,000 cells in (100, 20000, 20000): their means, embeddings, windows; pixel clustering up to
+# (20, 32768, 32768). Half an hour, 5 GB of disk.
 bench-gigapixel: $(STAMP) $(BENCH)/.installed
 	$(BIN)/python -m benchmarks.gigapixel
 	$(BIN)/python -m benchmarks.gigapixel_instances
+	$(BIN)/python -m benchmarks.gigapixel_pixels
 
 # The mean of 280,000 cells in (100, 100000, 100000), killed once: an hour, 400 MB of disk. With
 # `python -m benchmarks.terapixel --skip-zarrs` half of it, with `--fraction 0.05` a part to try.

@@ -1,6 +1,7 @@
 """Decoding alone: every chunk of image and mask decoded by zarr-python, nothing done with it.
 
-    python -m benchmarks.decoding --image ARRAY --labels ARRAY [--pipeline zarrs] [--fraction 0.05]
+    python -m benchmarks.decoding --image ARRAY [--labels ARRAY] [--pipeline zarrs]
+                                  [--fraction 0.05]
 
 In two threads, chunk by chunk, with the page cache warm: the chunk files are read once before the
 clock starts. The default pipeline is zarr-python's own; ``zarrs`` is that of the package of this
@@ -35,10 +36,11 @@ def pipeline_env(pipeline: str) -> dict[str, str]:
     return {"ZARR_CODEC_PIPELINE__PATH": _PATHS[pipeline]} if pipeline in _PATHS else {}
 
 
-def grid_of(array: Any, rows: int | None = None) -> list[int]:
-    """How many chunks an array has along each axis, or its first rows of pixels."""
+def grid_of(array: Any, rows: int | None = None, columns: int | None = None) -> list[int]:
+    """How many chunks an array has along each axis, or its first rows and columns of pixels."""
     shape = list(array.shape)
-    shape[-2] = shape[-2] if rows is None else min(rows, shape[-2])
+    for axis, most in ((-2, rows), (-1, columns)):
+        shape[axis] = shape[axis] if most is None else min(most, shape[axis])
     return [-(-n // step) for n, step in zip(shape, array.chunks, strict=True)]
 
 
@@ -50,9 +52,11 @@ def chunk_of(array: Any, place: Iterable[int]) -> tuple[slice, ...]:
     )
 
 
-def chosen(array: Any, fraction: float, rows: int | None = None) -> list[tuple[slice, ...]]:
+def chosen(
+    array: Any, fraction: float, rows: int | None = None, columns: int | None = None
+) -> list[tuple[slice, ...]]:
     """The regions of a fraction of the chunks, evenly spread; at least one."""
-    grid = grid_of(array, rows)
+    grid = grid_of(array, rows, columns)
     wanted = max(1, round(prod(grid) * fraction))
     # The middles of equal shares.
     numbers = ((2 * np.arange(wanted) + 1) * prod(grid)) // (2 * wanted)
@@ -84,7 +88,11 @@ def decode_part(part: Part) -> int:
 
 
 def decode(
-    folders: list[Path], fraction: float = 1.0, threads: int = 2, rows: int | None = None
+    folders: list[Path],
+    fraction: float = 1.0,
+    threads: int = 2,
+    rows: int | None = None,
+    columns: int | None = None,
 ) -> dict[str, Any]:
     """Decode chunks of some arrays; see the module.
 
@@ -96,14 +104,14 @@ def decode(
         Of the chunks of each.
     threads
         Chunks decoded at once.
-    rows
-        Only chunks that begin within so many rows of pixels, from the top; default: all.
+    rows, columns
+        Only chunks that begin within so many of pixels, from the top and the left; default: all.
     """
     arrays = [zarr.open_array(folder, mode="r") for folder in folders]
     parts: list[Part] = []
     stored = 0
     for folder, array in zip(folders, arrays, strict=True):
-        regions = chosen(array, fraction, rows)
+        regions = chosen(array, fraction, rows, columns)
         stored += warm(chunk_file(folder, array, region) for region in regions)
         parts += [(array, region) for region in regions]
     decode_part(parts[0])  # starts zarr's own threads
@@ -111,7 +119,7 @@ def decode(
     with ThreadPoolExecutor(threads) as pool:
         decoded = sum(pool.map(decode_part, parts))
     seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
-    n_chunks = sum(prod(grid_of(array, rows)) for array in arrays)
+    n_chunks = sum(prod(grid_of(array, rows, columns)) for array in arrays)
     share = len(parts) / n_chunks
     return {
         "seconds": seconds,
@@ -131,18 +139,20 @@ def decode(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--image", type=Path, required=True, help="folder of a zarr array")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of a zarr array")
+    parser.add_argument("--labels", type=Path, help="folder of a zarr array; none: image alone")
     parser.add_argument("--pipeline", choices=[DEFAULT, ZARRS], default=DEFAULT)
     parser.add_argument("--fraction", type=float, default=1.0, help="of the chunks")
     parser.add_argument("--rows", type=int, help="only so many rows of pixels, from the top")
+    parser.add_argument("--columns", type=int, help="only so many of pixels, from the left")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     if args.pipeline in _PATHS:
         import zarrs  # noqa: F401  registers itself, and fails here where it is missing
 
         zarr.config.set({"codec_pipeline.path": _PATHS[args.pipeline]})
-    folders = [args.image.resolve(), args.labels.resolve()]
-    print(json.dumps(decode(folders, args.fraction, args.threads, args.rows)), flush=True)
+    folders = [path.resolve() for path in (args.image, args.labels) if path is not None]
+    found = decode(folders, args.fraction, args.threads, args.rows, args.columns)
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

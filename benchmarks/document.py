@@ -15,9 +15,11 @@ SECTIONS = (
     "Cell index",
     "Aggregation",
     "Featurization",
+    "Pixel clustering",
     "Training",
     "Gigapixel",
     "Gigapixel instances",
+    "Gigapixel pixels",
     "Terapixel",
 )
 
@@ -25,11 +27,11 @@ _HEAD = """\
 # Benchmarks
 
 Each section is written by its command. `make bench` (`python -m benchmarks.run`) measures
-extraction, cell index, aggregation, featurization and training, or with `--section aggregation` one
-of them; `--quick` tries everything on small inputs, `--skip-peer` leaves scPortrait out, `--repeat
-5` repeats more often. `make bench-gigapixel` and `make bench-terapixel` take long. The inputs stay
-in `benchmarks/data` for the next time: 8 GB for `make bench`, 250 and 400 MB for the two large
-ones."""
+extraction, cell index, aggregation, featurization, pixel clustering and training, or with
+`--section aggregation` one of them; `--quick` tries everything on small inputs, `--skip-peer`
+leaves scPortrait out, `--repeat 5` repeats more often. `make bench-gigapixel` and `make
+bench-terapixel` take long. The inputs stay in `benchmarks/data` for the next time: 8 GB for `make
+bench`, 500 and 400 MB for the two large ones."""
 
 
 class Section:

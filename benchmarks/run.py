@@ -11,7 +11,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import aggregation, cell_index, extraction, featurization, training
+from benchmarks import (
+    aggregation,
+    cell_index,
+    extraction,
+    featurization,
+    pixel_clustering,
+    training,
+)
 from benchmarks.document import Section
 
 MODULES = {
@@ -19,6 +26,7 @@ MODULES = {
     "cell_index": ("Cell index", cell_index.main),
     "aggregation": ("Aggregation", aggregation.main),
     "featurization": ("Featurization", featurization.main),
+    "pixel_clustering": ("Pixel clustering", pixel_clustering.main),
     "training": ("Training", training.main),
 }
 

@@ -74,8 +74,13 @@ SMALL = {
     "single_cells_data.png",
     "map_intensities.png",
     "distribution_intensities.png",
+    "distribution_features.png",
+    "components_features.png",
+    "pixel_metaclusters_map.png",
+    "pixel_metaclusters_heatmap.png",
+    "pixel_metaclusters_som.png",
 }
-LARGE = SMALL | {"input_detail.png"}
+LARGE = SMALL | {"input_detail.png", "pixel_metaclusters_detail.png"}
 
 
 def test_demo_runs_and_runs_again(tmp_path: Path) -> None:

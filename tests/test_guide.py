@@ -25,6 +25,8 @@ assert table.uns["X_statistic"] == "mean"
 states = pd.read_parquet("my_project/extraction/data/ledger.parquet")["state"]
 assert features.n_obs == (states == "written").sum() and "cytosol_area" in features.var_names
 assert embedding.shape == (project.sdata["intensities"].n_obs, 5)
+assert cells.X.sum() == cells.obs["pixels"].sum() > 0 and kinds.shape == (6, 4)
+assert sdata["cluster_intensities"].obs["fov_labels"].nunique() == 2 and len(mapping) == 64
 assert vectors.shape == (sdata["intensities"].n_obs, 22) and (vectors > 0).any()
 assert first.shape == (10, 5, 1, 48, 48) and list(median.columns) == [0, 1, 2, 3, 4, "cell_ID"]
 assert chosen["cell_ID"].tolist() == [7, 3]
@@ -39,7 +41,7 @@ assert np.allclose(spreads.loc[row, 0], np.ptp(pixels[0][inside]))
 assert np.allclose(powers.loc[row, 0], (pixels[0][inside] ** 2).mean())
 bright = np.loadtxt("my_project/count_bright/data/bright.csv")
 assert bright.tolist() == (pixels > 500).sum(axis=(1, 2)).tolist()
-assert os.path.getsize("map.png") and os.path.getsize("distribution.png")
+assert all(map(os.path.getsize, ["map.png", "distribution.png", "pixels.png"]))
 assert all(status.state == "complete" for status in project.status())
 """
 
@@ -51,8 +53,9 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.slow
 def test_every_block_runs(tmp_path: Path) -> None:
     datasets.tissue((5, 1024, 1024), seed=1).write_store(tmp_path / "tissue.zarr")
-    aggregation, _, featurization, own_step = blocks("yaml")
-    config = f"HDF5CellExtraction:\n  image_size: 64\n{aggregation}{featurization}{own_step}"
+    aggregation, _, featurization, pixels, _, own_step = blocks("yaml")
+    sections = f"{aggregation}{featurization}{pixels}{own_step}"
+    config = f"HDF5CellExtraction:\n  image_size: 64\n{sections}"
     (tmp_path / "config.yml").write_text(config)
     script = ["import os\nimport numpy as np\n"]
     for number, block in enumerate(blocks("python")):

@@ -19,7 +19,7 @@ project = Project(HERE)
 project.load_input_from_tif_files(IMAGE)
 project.load_labels(LABELS, kind="cytosol")  # or kind="nucleus"; both may be loaded
 
-project.run()  # every section of config.yml; or project.extract(), .aggregate(), .featurize()
+project.run()  # every section of config.yml; or project.extract(), .aggregate(), ...
 
 print(project)
 print(f"Pictures of it all: {project.report()}")

@@ -44,6 +44,66 @@ class CellValues:
     hidden: int
 
 
+@dataclass(frozen=True)
+class ClusterValues:
+    """What a table says of clusters 1..K of pixels.
+
+    Attributes
+    ----------
+    means
+        (K, c) float64; NaN where a cluster has no pixel.
+    channels
+        c names.
+    pixels
+        (K,) of each cluster.
+    metaclusters
+        (K,) that of each cluster; None: they are metaclusters themselves.
+    """
+
+    means: npt.NDArray[np.float64]
+    channels: list[str]
+    pixels: npt.NDArray[np.int64]
+    metaclusters: npt.NDArray[np.int64] | None
+
+    @classmethod
+    def of(
+        cls,
+        table: CellTable,
+        pixels: str,
+        metacluster: str | None,
+        channels: str | Sequence[str] | None = None,
+    ) -> ClusterValues:
+        """Read them.
+
+        Parameters
+        ----------
+        table
+            Clusters x channels.
+        pixels, metacluster
+            Columns of `obs`.
+        channels
+            Names; None: all.
+
+        Raises
+        ------
+        InputError
+            No such channel or column, or rows that are not the clusters 1..K.
+        """
+        region, wanted = table.regions[0], [channels] if isinstance(channels, str) else channels
+        columns = len(wanted or table.channels)
+        found = table.read(X, wanted, columns, region)
+        order = np.argsort(found.ids, kind="stable")
+        if not np.array_equal(found.ids[order], np.arange(1, len(order) + 1)):
+            raise InputError(f"the table {table.name} has not one row for each cluster from 1 on")
+
+        def column(name: str) -> npt.NDArray[np.int64]:
+            values = table.read(name, None, 1, region).values[order, 0]
+            return np.asarray(values, np.int64)
+
+        groups = None if metacluster is None else column(metacluster)
+        return cls(found.values[order], found.names, column(pixels), groups)
+
+
 class CellTable:
     """A table of cells on disk, as anndata writes it.
 
@@ -132,6 +192,50 @@ class CellTable:
         hidden = len(self.channels) - len(set(chosen))
         return CellValues(ids, [self.channels[k] for k in chosen], values, name, hidden)
 
+    def sample(self, region: str, most: int) -> tuple[CellValues, int]:
+        """Read X of some cells, evenly spread over the rows.
+
+        Parameters
+        ----------
+        region
+            The mask of the cells.
+        most
+            So many cells at most.
+
+        Returns
+        -------
+        Their values, and how many cells of the mask the table has.
+        """
+        cells = self._rows_of(region)
+        some = cells[:: max(1, -(-len(cells) // most))]
+        values = self._matrix(X, some, range(len(self.channels)))
+        ids = np.asarray(self._group[f"obs/{self._instance_key}"])[some]
+        return CellValues(ids, self.channels, values, self.x_statistic, 0), len(cells)
+
+    def embedded(self, key: str, region: str, ids: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Read an entry of `obsm` (n, m) of some cells (n,) of a mask; 0 where one has no row."""
+        rows = self._rows_of(region)
+        known = np.asarray(self._group[f"obs/{self._instance_key}"])[rows]
+        order = np.argsort(known, kind="stable")
+        at = np.searchsorted(known, ids, sorter=order)
+        there = at < len(known)
+        there[there] = known[order[at[there]]] == ids[there]
+        array: Any = self._group[f"obsm/{key}"]
+        found = np.zeros((len(ids), array.shape[1]))
+        if there.any():
+            found[there] = array.oindex[rows[order[at[there]]], slice(None)]
+        return found
+
+    def about(self, key: str) -> dict[str, Any]:
+        """Read a mapping of `uns`; empty where there is none."""
+        path = f"uns/{key}"
+        return dict(self._read(self._group[path])) if path in self._group else {}
+
+    def _rows_of(self, region: str) -> npt.NDArray[np.int64]:
+        """Rows of the cells of a mask."""
+        regions = np.asarray(self._read(self._group[f"obs/{self._region_key}"]))
+        return np.flatnonzero(regions == region)
+
     def _path(self, statistic: str) -> str:
         if statistic in (X, self.x_statistic):
             return X
@@ -164,7 +268,9 @@ class CellTable:
             raise InputError(f"channels: 1 to {most} can be drawn, {len(channels)} were given")
         return [known.index(name) for name in channels]
 
-    def _matrix(self, path: str, rows: slice, columns: Sequence[int]) -> npt.NDArray[np.float64]:
+    def _matrix(
+        self, path: str, rows: slice | npt.NDArray[np.int64], columns: Sequence[int]
+    ) -> npt.NDArray[np.float64]:
         """Some of X or of a layer (n, c)."""
         import zarr
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isqrt
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,19 +25,22 @@ class View:
     Attributes
     ----------
     array
-        The level: (c, y, x) or (y, x).
+        The level: (c, y, x), ([z,] y, x).
     shape
         Of the view. Each of its pixels is one of the level's, none is averaged.
     crop
         The part to look at, in pixels of the view.
     scale
         Pixels of the full image in one pixel of the view.
+    lead
+        What is looked at along the first axes of `array`, where the view has fewer.
     """
 
     array: zarr.Array[Any]
     shape: tuple[int, ...]
     crop: Crop
     scale: float
+    lead: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -49,9 +52,14 @@ class View:
         *lead, y, x = where
         rows = _sampled(y, self.shape[-2], self.array.shape[-2])
         columns = _sampled(x, self.shape[-1], self.array.shape[-1])
-        found = np.asarray(self.array[(*lead, rows[0], columns[0])])
+        found = np.asarray(self.array[(*self.lead, *lead, rows[0], columns[0])])
         picked: np.ndarray[Any, Any] = found[..., rows[1], :][..., columns[1]]
         return picked
+
+    def plane(self, share: float) -> View:
+        """View one of the planes (z, y, x), at a share of their number from the first."""
+        depth = self.array.shape[0]
+        return replace(self, shape=self.shape[-2:], lead=(min(int(share * depth), depth - 1),))
 
 
 def _sampled(part: slice, length: int, there: int) -> tuple[slice, Any]:

@@ -54,7 +54,8 @@ def test_new_with_an_unknown_template_or_place(tmp_path: Path) -> None:
 def test_templates_load(template: str, tmp_path: Path) -> None:
     assert call("new", tmp_path, "--template", template).exit_code == 0
     project = Project(tmp_path)
-    assert list(project.steps) == ["HDF5CellExtraction", "Aggregation", "Featurization"]
+    steps = ["HDF5CellExtraction", "Aggregation", "Featurization", "PixelClustering"]
+    assert list(project.steps) == steps
     compile((tmp_path / "run.py").read_text(), "run.py", "exec")
 
 

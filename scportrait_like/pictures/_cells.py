@@ -1,4 +1,4 @@
-"""Pictures of a project: what `Project` inherits to look at its inputs and outputs."""
+"""Pictures of cells: their portraits, and what was measured of them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ import numpy as np
 
 from scportrait_like import names
 from scportrait_like.errors import InputError, MissingInputError
-from scportrait_like.filehandler import FileHandler
-from scportrait_like.plot import CellTable, fitting_view, view_like
+from scportrait_like.pictures._elements import Crop, Elements, Names
+from scportrait_like.plot import CellTable, fitting_view
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
-
-    import zarr
     from anndata import AnnData
     from matplotlib.figure import Figure
 
-    from scportrait_like.status import StepStatus
     from scportrait_like.step import ProcessingStep
 
-Crop = tuple[int, int, int, int]
-Names = str | Sequence[str]
 Kind = Literal["map", "distribution"]
 
 _FEW: Final = 20  # names listed in a message
@@ -34,17 +27,9 @@ _FEW: Final = 20  # names listed in a message
 _DRAWN: Final[dict[Kind, int]] = {"map": 6, "distribution": 18}
 
 
-class Pictures:
-    """Plots of a project; none of them writes into it or takes its lock.
+class CellPictures(Elements):
+    """Plots of cells."""
 
-    All return a :class:`matplotlib.figure.Figure`, which a notebook shows; ``save`` writes it to a
-    file, whose suffix chooses the format. Large images are read from a level of their pyramid that
-    fits the page.
-    """
-
-    project_location: Path
-    filehandler: FileHandler
-    steps: Mapping[str, list[ProcessingStep]]
     extraction_f: ProcessingStep | None
     aggregation_f: ProcessingStep | None
 
@@ -53,101 +38,6 @@ class Pictures:
         @property
         def h5sc(self) -> AnnData:
             """The extracted pictures."""
-
-        def status(self) -> list[StepStatus]:
-            """How far each step is."""
-
-        def _writing(self, doing: str) -> AbstractContextManager[None]:
-            """Hold the lock."""
-
-    def plot_input_image(
-        self,
-        channels: Names | None = None,
-        *,
-        masks: bool | Names = False,
-        crop: Crop | None = None,
-        percentiles: tuple[float, float] = (5.0, 99.8),
-        gamma: float = 1.0,
-        title: str | None = None,
-        max_pixels: int = 4_000_000,
-        save: str | Path | None = None,
-    ) -> Figure:
-        """Draw the input image, up to six channels in colours of their own.
-
-        Parameters
-        ----------
-        channels
-            Names of channels. Default: all if there are at most four, else the four with the most
-            structure.
-        masks
-            Draw the outlines of these masks ("nucleus", "cytosol", or names of labels elements);
-            True: of all masks of the project.
-        crop
-            (y0, y1, x0, x1) in pixels of the full image.
-        percentiles
-            Those of each channel that become black and full colour.
-        gamma
-            Below 1 lifts the dark parts.
-        title
-            Drawn above.
-        max_pixels
-            The finest level with no more pixels in view is drawn.
-        save
-            Where to write the picture.
-
-        Raises
-        ------
-        MissingInputError
-            There is no image, or no such mask.
-        InputError
-            No such channel, or a crop that does not lie in the image.
-        """
-        from scportrait_like.plot import plot_image
-
-        image = self._image()
-        view = fitting_view(self._levels(image), crop, max_pixels)
-        outlines = {name: view_like(self._levels(name), view) for name in self._outlined(masks)}
-        return plot_image(
-            view,
-            self.filehandler.channel_names(image),
-            channels=[channels] if isinstance(channels, str) else channels,
-            outlines=outlines or None,
-            crop=view.crop,
-            scale=view.scale,
-            percentiles=percentiles,
-            gamma=gamma,
-            title=title,
-            save=save,
-        )
-
-    def plot_segmentation_masks(
-        self,
-        masks: Names | None = None,
-        *,
-        crop: Crop | None = None,
-        max_pixels: int = 4_000_000,
-        save: str | Path | None = None,
-    ) -> Figure:
-        """Draw masks side by side, in colours that tell neighbours apart.
-
-        Parameters
-        ----------
-        masks
-            "nucleus", "cytosol", or names of labels elements; default: all masks of the project.
-        crop, max_pixels, save
-            As in `plot_input_image`.
-
-        Raises
-        ------
-        MissingInputError
-            There is no mask, or no such one.
-        """
-        from scportrait_like.plot import plot_masks
-
-        wanted = self._masks(masks)
-        view = fitting_view(self._levels(wanted[0]), crop, max_pixels)
-        others = {name: view_like(self._levels(name), view) for name in wanted[1:]}
-        return plot_masks({wanted[0]: view, **others}, crop=view.crop, scale=view.scale, save=save)
 
     def plot_single_cell_images(
         self,
@@ -296,57 +186,6 @@ class Pictures:
             footnote=more,
             save=save,
         )
-
-    def report(self) -> Path:
-        """Write a page with pictures of the inputs and outputs, and what became of every cell.
-
-        Returns
-        -------
-        pathlib.Path
-            ``report/report.html`` in the project; the pictures lie beside it.
-        """
-        from scportrait_like.report import write_report
-
-        with self._writing("the report"):
-            return write_report(self)
-
-    def _image(self) -> str:
-        if names.INPUT_IMAGE not in self.filehandler:
-            raise MissingInputError(
-                f"{self.project_location} has no image: load one with "
-                "project.load_input_from_tif_files(...) or another loader"
-            )
-        return names.INPUT_IMAGE
-
-    def _masks(self, wanted: Names | None = None) -> list[str]:
-        """Names of labels elements; default: the project's masks, else all labels."""
-        elements = self.filehandler.element_names()
-        there = [name for name, kind in elements.items() if kind == "labels"]
-        if wanted is None:
-            own = [name for name in names.LABELS_OF_KIND.values() if name in there]
-            if not there:
-                raise MissingInputError(
-                    f"{self.project_location} has no mask: load one with "
-                    "project.load_labels(mask) or project.load_input_from_sdata(...)"
-                )
-            return own or there[:1]
-        given = [wanted] if isinstance(wanted, str) else list(wanted)
-        found = [names.LABELS_OF_KIND.get(name, name) for name in given]
-        for name in found:
-            if name not in there:
-                known = ", ".join(there) or "none"
-                raise MissingInputError(f"masks: {name} is not in the project; it has: {known}")
-        return found
-
-    def _outlined(self, masks: bool | Names) -> list[str]:
-        if isinstance(masks, bool):
-            return self._masks() if masks else []
-        return self._masks(masks)
-
-    def _levels(self, name: str) -> list[zarr.Array[Any]]:
-        """Open the levels of a raster element, finest first."""
-        store = self.filehandler
-        return [store.open_array(name, level) for level in range(len(store.level_paths(name)))]
 
     def _cell_table(self, name: str | None) -> CellTable:
         """Open a table of the store; default: that of the aggregation."""
