@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 BENCH := .venv-bench
 TORCH := .venv-torch
+# Processes that run tests; most of them wait for processes of their own now and then.
+WORKERS ?= 2
 
 .PHONY: demo test check format lint types imports test-all test-peers test-torch bench \
 	bench-gigapixel bench-terapixel clean
@@ -15,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/scportrait-like demo demo_project
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not peers"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not peers"
 
 # What CI runs: format, lint, types, import laws, tests.
 check: format lint types imports test

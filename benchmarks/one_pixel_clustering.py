@@ -156,7 +156,7 @@ def _timed(cls: Any) -> list[float]:
 def _against_predict(image: Any, sdata: Any, fsom: Any, mapping: Any, n: int) -> dict[str, Any]:
     """Labels of pixels in five places of the image, against flowsom's own."""
     from scportrait_like.kernels import Nodes, nearest_nodes
-    from scportrait_like.kernels.blas import one_thread
+    from scportrait_like.run.blas import one_thread
 
     together = max(1, n // image.shape[2])
     first = [int(row) for row in np.linspace(0, image.shape[1] - together, 5)]

@@ -34,6 +34,7 @@ LEDGER_FILE: Final = "ledger.parquet"
 UNITS_DIR: Final = "units"
 BATCHES_DIR: Final = "batches"
 JOURNAL_FILE: Final = "journal.txt"
+REFUSED_FILE: Final = "refused"
 PLAN_FILE: Final = "plan.json"  # in the plan's folder; its last file, so it marks it whole
 OUTPUT_DIR: Final = "output"
 

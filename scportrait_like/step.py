@@ -45,7 +45,6 @@ from scportrait_like.run.plan import Plan, Sink, Task
 from scportrait_like.run.rundir import (
     Fingerprint,
     RunDirectory,
-    changes,
     read_fingerprint,
     refuse_stale,
 )
@@ -259,7 +258,7 @@ class ProcessingStep(StepState):
         begun = run.fingerprint() == fingerprint
         if made == fingerprint or begun or self._may_replace(overwrite):
             return False
-        raise refuse_stale(str(output), changes(made, fingerprint), self.replacing(call))
+        raise refuse_stale(str(output), self.differences(made, fingerprint), self.replacing(call))
 
     def _may_replace(self, overwrite: bool | None) -> bool:
         return self.overwrite if overwrite is None else overwrite
@@ -278,11 +277,11 @@ class ProcessingStep(StepState):
                 logger.info("%s: going on with %s", self.title, run.path)
                 run.clean()
                 return
-            # A run without a finished unit is nobody's loss.
-            if run.finished() and not self._may_replace(overwrite):
+            # A run without a finished unit is nobody's loss, nor one that would be refused again.
+            if run.finished() and not run.refused() and not self._may_replace(overwrite):
                 raise refuse_stale(
                     f"the interrupted run {run.path}",
-                    changes(there, fingerprint),
+                    self.differences(there, fingerprint),
                     self.replacing(call),
                 )
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,10 @@ class StepState(ABC):
             self._status(name) for name in sorted(found, key=lambda name: (name != first, name))
         ]
 
+    def differences(self, made: Fingerprint, now: Fingerprint) -> list[str]:
+        """List what differs between two fingerprints, one line a key, for messages."""
+        return changes(made, now)
+
     def how_to_go_on(self, output: str) -> str:
         """Tell a user who misses an output what state it is in, and the call to make."""
         status = self._status(output)
@@ -95,7 +99,7 @@ class StepState(ABC):
         if status.state == "interrupted":
             return f"its run was interrupted ({status}): run {again} again, it goes on"
         # What was only taken out of the store is made anew without anybody's permission.
-        moved = status.state == "stale" and not changes(made, self._now(made))
+        moved = status.state == "stale" and not self.differences(made, self._now(made))
         if status.state == "absent" or moved:
             return f"run {again}"
         return f"make it anew with {self.replacing(call)}"
@@ -106,13 +110,13 @@ class StepState(ABC):
         made, started = read_fingerprint(path), run.fingerprint()
         if made is None and started is None:
             return StepStatus(self.name, output, "absent")
-        differs = changes(made, self._now(made)) if made is not None else []
+        differs = self.differences(made, self._now(made)) if made is not None else []
         if made is not None and not differs:
             differs = self.missing(made["call"])
         if made is not None and not differs:
             return StepStatus(self.name, output, "complete")
         if started is not None:
-            stale = changes(started, self._now(started))
+            stale = self.differences(started, self._now(started))
             state = "stale" if stale else "interrupted"
             return StepStatus(self.name, output, state, *run.progress(), changes=tuple(stale))
         return StepStatus(self.name, output, "stale", changes=tuple(differs))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from scportrait_like import names
-from scportrait_like.errors import ElementExistsError, MissingInputError
+from scportrait_like.errors import ElementExistsError, InputError, MissingInputError
 from scportrait_like.identity import digest
 from scportrait_like.io.inputs_of_steps import check_elements
 from scportrait_like.io.tables import check_keys
@@ -130,12 +130,30 @@ class TableStep(ProcessingStep):
         """
         config, there = self.config, self.filehandler
         check_keys([config.region_key, config.instance_key, *columns])
+        self._check_names(self.placed(call))
         for each in self.placed(call):
             there.check_may_write(each.name, each.kind, overwrite=True)
-            if each.name not in there or self._may_replace(overwrite):
+            if each.name not in there:
                 continue
-            if there.attributes(each.name).get(names.MADE_BY) != self._made_by(call):
+            made_by = there.attributes(each.name).get(names.MADE_BY)
+            if each.kind != "tables" and made_by is None:  # an image or a mask of the user's
+                raise ElementExistsError(
+                    f"section {self.title}: {there.path} has {each.name!r} among its {each.kind}, "
+                    f"and no step made it: it is never replaced. Give another {each.key}"
+                )
+            if made_by != self._made_by(call) and not self._may_replace(overwrite):
                 raise ElementExistsError(
                     f"{there.path} has {each.name!r} already, and this step did not make it: give "
                     f"another {each.key} in the config, or replace it with {self.replacing(call)}"
+                )
+
+    def _check_names(self, placed: Sequence[Placed]) -> None:
+        """Refuse elements of one name, or of names that differ in upper case only."""
+        owners: dict[str, Placed] = {}
+        for each in placed:
+            other = owners.setdefault(each.name.lower(), each)
+            if other is not each:
+                raise InputError(
+                    f"section {self.title}: keys {other.key} and {each.key}: {other} and {each} "
+                    "need names that differ in more than upper case"
                 )

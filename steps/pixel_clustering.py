@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,11 +21,12 @@ from pydantic import (
 from scportrait_like import names
 from scportrait_like.config import StepConfig
 from scportrait_like.errors import InputError, MissingInputError
-from scportrait_like.identity import digest
+from scportrait_like.io.cluster_tables import COLUMNS
 from scportrait_like.io.clustering_inputs import (
+    SavedMap,
     channels_of_map,
     clustered_image,
-    find_map,
+    saved_map_changes,
     transforms_of,
 )
 from scportrait_like.io.inputs_of_steps import Channels, check_elements, find_channels
@@ -39,14 +41,36 @@ from scportrait_like.pixels.images import PixelImage
 from scportrait_like.pixels.preparation import Preparation
 from scportrait_like.pixels.sampling import STRATA, Sampling
 from scportrait_like.pixels.som import SomSettings
+from scportrait_like.pixels.som_settings import MOST_NODES
 from scportrait_like.pixels.trained_som import TrainedSom
 from scportrait_like.run.plan import Plan, Sink, Task
-from scportrait_like.run.rundir import Fingerprint, RunDirectory
+from scportrait_like.run.rundir import Fingerprint, RunDirectory, changes
 from scportrait_like.step import ProcessingStep
 from scportrait_like.table_step import Placed, TableStep
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-Sigma = Annotated[float, Field(ge=0)]
+# Keys that mean nothing where a saved map is applied: it brings what they say.
+TRAINING: Final = (
+    "channels",
+    "fraction",
+    "max_samples",
+    "strata",
+    "n_clusters",
+    "xdim",
+    "ydim",
+    "random_state",
+    "estimator",
+    "preprocess",
+)
+
+
+def _sigma(value: Any) -> Any:
+    """Refuse in one sentence what would otherwise fail twice: as a number and as a list."""
+    for each in value if isinstance(value, list) else [value]:
+        is_number = isinstance(each, (int, float)) and not isinstance(each, bool)
+        if value is not None and not (is_number and 0 <= each < math.inf):
+            raise ValueError("must be a number from 0 on, a list of one for each channel, or null")
+    return value
 
 
 class PreprocessConfig(BaseModel):
@@ -57,7 +81,7 @@ class PreprocessConfig(BaseModel):
     p: Percent | None = 99.0
     p_sum: Percent | None = 5.0
     p_post: Percent | None = 99.9
-    sigma: Sigma | list[Sigma] | None = 2.0
+    sigma: Annotated[float | list[float] | None, BeforeValidator(_sigma)] = 2.0
     norm_sum: bool = True
     cap_max: Annotated[float, Field(gt=0)] | None = None
     cast_dtype: Literal["float32", "float64"] = "float32"
@@ -110,7 +134,8 @@ class PixelClusteringConfig(StepConfig):
         How pixels are prepared; None (false in the file): they are taken as they are.
     model
         A saved map to apply instead of training one: a ``model.json``, or the folder of the project
-        (or of its pixel clustering) that has one.
+        (or of its pixel clustering) that has one. A relative path starts from the project's folder,
+        or else from the working directory.
     count_in_cells
         Whether to count each cluster's pixels in each cell of the mask, where there is one.
     clusters_name, metaclusters_name
@@ -125,8 +150,8 @@ class PixelClusteringConfig(StepConfig):
     max_samples: int = Field(2_000_000, ge=1)
     strata: Annotated[str | None, AfterValidator(_known_strata)] = None
     n_clusters: int = Field(5, ge=1)
-    xdim: int = Field(10, ge=1, le=4096)
-    ydim: int = Field(10, ge=1, le=4096, validate_default=True)
+    xdim: int = Field(10, ge=1, le=MOST_NODES)
+    ydim: int = Field(10, ge=1, le=MOST_NODES, validate_default=True)
     random_state: int = Field(100, ge=0, lt=2**32)
     estimator: Literal["default", "batch"] = "default"
     preprocess: Annotated[PreprocessConfig | None, BeforeValidator(_preprocess)] = (
@@ -142,27 +167,46 @@ class PixelClusteringConfig(StepConfig):
     @field_validator("ydim")
     @classmethod
     def _has_nodes(cls, value: int, info: ValidationInfo) -> int:
-        """Refuse a map with fewer nodes than metaclusters."""
-        if value * info.data.get("xdim", 4096) < max(2, info.data.get("n_clusters", 1)):
-            raise ValueError("xdim * ydim must be two at least, and as many as n_clusters")
+        """Refuse a map with fewer nodes than metaclusters, or with too many."""
+        n_nodes = value * info.data.get("xdim", MOST_NODES // value)
+        if not max(2, info.data.get("n_clusters", 1)) <= n_nodes <= MOST_NODES:
+            raise ValueError(
+                f"xdim * ydim must be two at least, as many as n_clusters, and {MOST_NODES:,} at "
+                "most"
+            )
         return value
 
     @field_validator("model")
     @classmethod
     def _trains_nothing(cls, value: str | None, info: ValidationInfo) -> str | None:
         """Refuse settings of a training that does not take place."""
-        common = StepConfig.model_fields.keys() - {"channels"}
-        given = [
-            key
-            for key, setting in info.data.items()  # of those that stand above this one
-            if key not in common and setting != cls.model_fields[key].default
-        ]
+        fields, data = cls.model_fields, info.data  # of those that stand above this one
+        given = [key for key in TRAINING if key in data and data[key] != fields[key].default]
         if value is not None and given:
             raise ValueError(
                 f"a saved map has settings, channels and a preparation of its own; leave out "
                 f"{', '.join(given)}"
             )
         return value
+
+    @field_validator(
+        "clusters_name", "metaclusters_name", "clusters_table_name", "metaclusters_table_name"
+    )
+    @classmethod
+    def _is_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Refuse one name for two of the elements."""
+        for key, other in info.data.items():
+            if key.endswith("_name") and value is not None and other == value:
+                raise ValueError(f"{key} is the same; give each a name of its own")
+        return value
+
+    def result_keys(self) -> dict[str, Any]:
+        """The keys that can change a result: none of the training where there is none."""
+        found = super().result_keys()
+        if self.model is not None:
+            for key in ("model", *TRAINING):
+                del found[key]
+        return found
 
 
 class PixelClustering(TableStep):
@@ -208,7 +252,7 @@ class PixelClustering(TableStep):
         self, before: Sequence[ProcessingStep] = (), *, overwrite: bool | None = None
     ) -> None:
         """Refuse what could not be read or written; see `process`."""
-        self.check_table({}, overwrite, ("area", "pixels"))
+        self.check_table({}, overwrite, COLUMNS)
         with self.absent_yet(before):
             self.inputs()
             self._look()
@@ -277,37 +321,32 @@ class PixelClustering(TableStep):
 
     def fingerprint(self, call: Mapping[str, Any]) -> Fingerprint:
         """Everything that can change the result; a saved map counts by its content."""
-        found = super().fingerprint(call)
-        if self.config.model is not None:
-            del found["config"]["model"]
-            found["model"] = self._saved_identity()
+        found, saved = super().fingerprint(call), self._saved_map
+        if saved is not None:
+            found["model"] = saved.record(self._run_directory(saved.output).path)
         return found
 
-    def _now(self, made: Fingerprint) -> Fingerprint:
-        """Return the fingerprint of now; where the image is gone, of a saved map too."""
-        found = super()._now(made)
-        if self.config.model is not None:
-            found["config"].pop("model", None)
-        return found
+    def differences(self, made: Fingerprint, now: Fingerprint) -> list[str]:
+        """List what differs between two fingerprints; a saved map by its path, not by a hash."""
+        if made.get("model") and now.get("model"):
+            changed = saved_map_changes(made["model"], now["model"])
+            return [*changed, *changes({**made, "model": None}, {**now, "model": None})]
+        return changes(made, now)
 
     # A saved map
 
-    def _saved_path(self) -> Path:
-        """The file of the saved map: from the working directory, else from the project's folder."""
-        with self._naming("model"):
-            return find_map(str(self.config.model), (Path.cwd(), self.project_location))
-
-    def _saved_identity(self) -> str | None:
-        try:
-            return digest(self._saved_path().read_text(encoding="utf-8"))
-        except (MissingInputError, InputError, OSError, UnicodeDecodeError):
-            return None
-
-    def _saved(self) -> TrainedSom | None:
+    @property
+    def _saved_map(self) -> SavedMap | None:
         if self.config.model is None:
             return None
+        return SavedMap(self.config.model, self.project_location, self.output_path)
+
+    def _saved(self) -> TrainedSom | None:
+        saved = self._saved_map
+        if saved is None:
+            return None
         with self._naming("model"):
-            return TrainedSom.load(self._saved_path())
+            return saved.load()
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:
@@ -332,13 +371,13 @@ class PixelClustering(TableStep):
     def _clustering(self, saved: TrainedSom | None, channels: Channels) -> Clustering:
         config = self.config
         if saved is not None:
-            made = saved.preparation
-            preparation = None if made is None else Preparation.from_json(made)
+            with self._naming("model"):
+                preparation, _ = saved.prepared_by()
             return Clustering(preparation, trained=saved)
         preparation = None if config.preprocess is None else config.preprocess.preparation()
         if preparation is not None:
-            with self._naming("preprocess.sigma"):
-                preparation.sigmas(len(channels))
+            with self._naming("preprocess"):
+                preparation.check_differs(len(channels))
         return Clustering(
             preparation=preparation,
             sampling=Sampling(
@@ -366,7 +405,7 @@ class PixelClustering(TableStep):
         """Cut the image into tiles; the mask is indexed."""
         clustering, image = self._look()
         self._cells()
-        return clustering.plan([image])
+        return clustering.plan([image], self.budget())
 
     def task(self, plan: Plan, run: RunDirectory) -> Task:
         """Return the work of a unit; kernels are compiled here, before any worker starts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from scportrait_like.pixels.trained_som import TrainedSom
 from scportrait_like.plot._palette import shades
 from scportrait_like.project import Project
 from scportrait_like.run.lock import project_lock
+from scportrait_like.run.rundir import RunDirectory
 
 N_CLUSTERS, CHANNELS = 12, ["DNA", "CD45", "<b>αβ</b>"]
 METACLUSTERS = np.arange(N_CLUSTERS) % 4 + 1
@@ -126,6 +129,9 @@ def test_the_heatmap_and_the_som_are_those_of_the_tables(
     np.testing.assert_allclose(shown, scores[rows][:, columns])
     some = project.plot_pixel_clusters("heatmap", level="clusters", channels="DNA")
     assert some.axes[0].collections[0].get_array().shape == (N_CLUSTERS, 1)
+    plain = project.plot_pixel_clusters("heatmap", values="mean", order="number")
+    np.testing.assert_allclose(plain.axes[0].collections[0].get_array(), means)
+    assert [text for text in texts(plain) if text in CHANNELS] == CHANNELS
     som = project.plot_pixel_clusters("som", title="Spleen")
     assert {"Grid of 4 x 3 nodes", "Minimum spanning tree", "Spleen"} <= set(texts(som))
 
@@ -133,10 +139,14 @@ def test_the_heatmap_and_the_som_are_those_of_the_tables(
 def test_wrong_kinds_names_and_places_are_refused(clustered: tuple[Project, np.ndarray]) -> None:
     project, _ = clustered
     for arguments, message in (
-        ({"kind": "umap"}, "kind='umap': expected one of map, heatmap, som"),
+        ({"kind": "umap"}, "kind='umap': expected one of map, heatmap, som, cells"),
         ({"level": "cells"}, "level='cells': expected one of metaclusters, clusters"),
-        ({"kind": "som", "crop": (0, 9, 0, 9)}, "crop and z are of a map"),
-        ({"channels": "DNA"}, "channels are of a heatmap"),
+        ({"kind": "som", "crop": (0, 9, 0, 9)}, "crop and z are of a map or of cells"),
+        ({"channels": "DNA"}, "channels, values and order are of a heatmap"),
+        ({"values": "mean"}, "channels, values and order are of a heatmap"),
+        ({"kind": "heatmap", "order": "size"}, "order='size'"),
+        ({"names": {5: "B"}}, "no metacluster 5: there are 1 to 4"),
+        ({"names": ["B"], "crop": (0, 9, 0, 9)}, "expected a mapping"),
         ({"kind": "heatmap", "channels": "CD99"}, "CD99 not in the table pixel_metacluster"),
         ({"crop": (0, 61, 0, 9)}, "does not lie in the 60 x 90"),
         ({"z": 0}, "one plane only"),
@@ -152,7 +162,7 @@ def test_what_is_not_clustered_is_said(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"section PixelClustering .*cluster_pixels\(\)"):
         bare.plot_pixel_clusters()
     waiting = Project(tmp_path / "waiting", {"PixelClustering": {}})
-    for kind in ("map", "heatmap", "som"):
+    for kind in ("map", "heatmap", "som", "cells"):
         with pytest.raises(MissingInputError, match=r"run project\.cluster_pixels\(\)"):
             waiting.plot_pixel_clusters(kind)  # type: ignore[arg-type]
 
@@ -243,7 +253,7 @@ def test_the_report_shows_clusters(done: Project) -> None:
     page = done.report()
     text = page.read_text()
     there = {path.name for path in page.parent.glob("*.png")}
-    expected = {f"pixel_metaclusters_{what}.png" for what in ("map", "heatmap", "som")}
+    expected = {f"pixel_metaclusters_{what}.png" for what in ("map", "heatmap", "som", "cells")}
     assert expected <= there
     assert all(f'src="{name}"' in text for name in there)
     part = text.partition("<h2>Pixel clusters</h2>")[2].partition("<h2>Config")[0]
@@ -256,6 +266,17 @@ def test_the_report_shows_clusters(done: Project) -> None:
     inputs = text.partition("<h2>Steps</h2>")[0]
     assert names.SEG_CYTOSOL in inputs
     assert names.PIXEL_CLUSTERS not in inputs
+
+
+def test_a_part_of_the_map_is_drawn_where_the_whole_does_not_show_all(
+    done: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scportrait_like.report import _clusters
+
+    monkeypatch.setattr(_clusters, "detail", lambda project: (0, 200, 0, 210))
+    assert _clusters._part(done, names.PIXEL_METACLUSTERS) is None
+    monkeypatch.setattr(_clusters, "_WHOLE", 400)
+    assert _clusters._part(done, names.PIXEL_METACLUSTERS) == (0, 200, 0, 210)
 
 
 def test_the_report_shows_features(done: Project) -> None:
@@ -284,6 +305,62 @@ def test_cells_have_the_colour_of_their_commonest_metacluster(done: Project) -> 
     assert found is not None
     assert np.array_equal(found, np.append(expected[order], 0))
     assert _commonest(done, "another_mask", ids) is None
+
+
+def test_cells_are_drawn_in_the_colour_of_their_commonest_metacluster(done: Project) -> None:
+    counts = done.sdata[names.PIXEL_CLUSTER_COUNTS]
+    ids, by_group = counts.obs[names.INSTANCE_KEY].to_numpy(), counts.obsm["metaclusters"]
+    groups = np.where(by_group.max(axis=1) > 0, by_group.argmax(axis=1) + 1, 0)
+    mask = np.asarray(done.filehandler.open_array(names.SEG_CYTOSOL)[:])
+    of_each = np.zeros(int(ids.max()) + 1, np.int64)
+    of_each[ids] = groups
+    expected = painted(np.arange(7))[of_each[mask]]
+    figure = done.plot_pixel_clusters("cells", names={2: "B cells"})
+    shown = drawn(figure)
+    assert np.array_equal(shown[mask > 0], expected[mask > 0])
+    assert (shown[mask == 0] < 30).all()
+    share = (groups == 2).sum() / (groups > 0).sum()
+    assert {"2 B cells", f"{100 * share:.1f} %", f"{len(ids):,} cells"} <= set(texts(figure))
+    part = done.plot_pixel_clusters("cells", crop=(50, 150, 0, 200))
+    assert np.array_equal(drawn(part), shown[50:150, :200])
+    n = len(np.unique(mask[50:150, :200])) - (mask[50:150, :200] == 0).any()
+    assert {"in view", f"{n:,} cells"} <= set(texts(part))
+
+
+def test_what_is_shown_of_an_older_output_is_said(done: Project, tmp_path: Path) -> None:
+    shutil.copytree(done.project_location, tmp_path / "project")
+    config = {"PixelClustering": {"n_clusters": 4, "xdim": 5, "ydim": 5}}
+    stale = Project(tmp_path / "project", config, overwrite=True)
+    for kind in ("map", "heatmap", "som", "cells"):
+        assert any("older output: it is stale" in text for text in texts(
+            stale.plot_pixel_clusters(kind)  # type: ignore[arg-type]
+        ))  # fmt: skip
+        assert not any("older output" in t for t in texts(done.plot_pixel_clusters(kind)))  # type: ignore[arg-type]
+    said = "Pictures and numbers are those of an older output: it is stale"
+    page = stale.report().read_text()
+    assert said in page
+    assert "n_clusters: 6 -&gt; 4" in page.partition(said)[2].partition("</b>")[0]
+    run = RunDirectory(stale.pixel_clustering_f.directory / ".data.run")
+    run.start(stale.pixel_clustering_f.fingerprint({}))
+    figure = stale.plot_pixel_clusters("som")
+    assert any("older output: a newer run is interrupted" in text for text in texts(figure))
+
+
+def test_a_map_that_was_taken_over_is_said(done: Project, tmp_path: Path) -> None:
+    section = datasets.tissue((5, 120, 150), seed=8)
+    config = {"PixelClustering": {"model": str(done.project_location)}}
+    project = Project(tmp_path / "project", config)
+    project.load_input_from_array(section.read_image(), section.channel_names)
+    project.cluster_pixels()
+    part = project.report().read_text().partition("<h2>Pixel clusters</h2>")[2]
+    assert f"taken over from {done.project_location}; nothing was trained here" in part
+    assert re.search(r"[\d,]+ pixels of [\d,]+, where the map comes from", part)
+    figure = project.plot_pixel_clusters("heatmap")
+    written = texts(figure)
+    assert [text for text in written if text.isdigit()] == list("123456")
+    assert [text for text in written if text in section.channel_names] == section.channel_names
+    with pytest.raises(MissingInputError, match="needs a mask"):
+        project.plot_pixel_clusters("cells")
 
 
 def test_real_clusters_are_drawn(done: Project) -> None:

@@ -190,6 +190,31 @@ def test_maps_refuse_what_does_not_fit():
         plot.plot_cluster_map(CLUSTERS, crop=(0, 41, 0, 3))
 
 
+def test_cells_have_colours_of_their_own(tmp_path: Path):
+    mask = np.repeat(np.array([[0, 7, 3, 9], [5, 5, 0, 11]], np.uint32), 6, axis=0)
+    ids, groups = [11, 3, 7, 5], [2, 0, 4, 2]
+    figure = plot.plot_cluster_cells(mask, ids, groups, names={2: "B"}, save=tmp_path / "c.png")
+    shown = drawn(figure)
+    expected = as_bytes(plot.cluster_colours([4, 0, 0, 2, 2]))
+    for number, colour in zip((7, 3, 9, 5, 11), expected, strict=True):
+        assert (shown[mask == number] == colour).all()
+    assert len(np.unique(shown[mask == 0], axis=0)) == 1
+    assert {"2 B", "4", "no cluster", "66.7 %", "33.3 %", "of cells", "4 cells"} <= set(
+        texts(figure)
+    )
+    assert_texts_do_not_overlap(figure)
+    part = plot.plot_cluster_cells(mask, ids, groups, crop=(0, 6, 0, 2))
+    assert {"100.0 %", "in view", "1 cell"} <= set(texts(part))
+    assert "2" not in texts(part)
+    plot.plot_cluster_cells(np.zeros((3, 3), int), np.zeros(0, int), np.zeros(0, int))
+    with pytest.raises(ShapeError, match=r"ids and metaclusters must be \(n,\)"):
+        plot.plot_cluster_cells(mask, [1, 2], [1])
+    with pytest.raises(InputError, match="counted from 1, or 0 for none"):
+        plot.plot_cluster_cells(mask, [1], [-1])
+    with pytest.raises(InputError, match="all different"):
+        plot.plot_cluster_cells(mask, [1, 1], [1, 1])
+
+
 # Heatmaps
 
 
@@ -266,8 +291,78 @@ def test_heatmaps_refuse_what_does_not_fit():
         plot.plot_cluster_heatmap(means, counts=[1, 2])
     with pytest.raises(ShapeError, match="2 metaclusters were given for 3"):
         plot.plot_cluster_heatmap(means, metaclusters=[1, 1])
-    with pytest.raises(InputError, match="limit=0"):
-        plot.plot_cluster_heatmap(means, limit=0)
+    for arguments, message in (
+        ({"limit": 0}, "limit=0"),
+        ({"values": "median"}, "values='median': expected one of z, mean"),
+        ({"order": "size"}, "order='size': expected one of similar, number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            plot.plot_cluster_heatmap(means, **arguments)
+
+
+@pytest.mark.parametrize("n", [41, 45, 120])
+def test_each_row_of_a_metacluster_is_numbered(n: int):
+    figure = plot.plot_cluster_heatmap(GENERATOR.random((n, 3)), list("abc"))
+    assert sorted(int(text) for text in texts(figure) if text.isdigit()) == list(range(1, n + 1))
+    assert_texts_do_not_overlap(figure)
+
+
+@pytest.mark.parametrize("k", [60, 400])
+def test_metaclusters_of_one_node_are_named_in_thin_rows(k: int):
+    groups = np.minimum(np.arange(k) + 1, 30)
+    figure = plot.plot_cluster_heatmap(
+        GENERATOR.random((k, 3)), metaclusters=groups, names={n: f"kind {n}" for n in range(1, 31)}
+    )
+    assert {f"{n} kind {n}" for n in range(1, 31)} <= set(texts(figure))
+    assert_texts_do_not_overlap(figure)
+
+
+def test_rows_by_number_and_plain_means():
+    means = GENERATOR.gamma(2, 3, (6, 4))
+    figure = plot.plot_cluster_heatmap(means, list("abcd"), values="mean", order="number")
+    assert np.array_equal(heat(figure), means)
+    assert [text for text in texts(figure) if text in "abcd"] == list("abcd")
+    assert [text for text in texts(figure) if text.isdigit()] == list("123456")
+    assert "mean" in texts(figure)
+    assert figure.axes[0].collections[0].get_clim() == (0, means.max())
+    grouped = plot.plot_cluster_heatmap(
+        means, values="mean", order="number", metaclusters=[2, 1, 2, 1, 3, 3]
+    )
+    assert np.array_equal(heat(grouped), means[[1, 3, 0, 2, 4, 5]])
+    for nothing in (np.full((2, 2), np.nan), np.zeros((2, 2))):
+        plot.plot_cluster_heatmap(nothing, values="mean")
+
+
+def test_names_are_taken_by_text_and_refused_where_nothing_has_them():
+    codes = GENERATOR.random((6, 2))
+    assert "2 B" in texts(
+        plot.plot_cluster_heatmap(codes, metaclusters=METACLUSTERS, names={"2": "B"})
+    )
+    assert "2 B" in texts(plot.plot_som(codes, METACLUSTERS, (2, 3), names={"2": "B"}))
+    assert "2 B" in texts(plot.plot_cluster_map(CLUSTERS, METACLUSTERS, names={np.uint8(2): "B"}))
+    # Of a part of a map nobody knows what else there is.
+    plot.plot_cluster_map(np.ones((3, 3), int), names={9: "B"})
+    for names in ({4: "B"}, {"B": 2}, {0: "B"}, {-1: "B"}, {1.5: "B"}):
+        for draw in (
+            lambda names: plot.plot_cluster_map(CLUSTERS, METACLUSTERS, names=names),
+            lambda names: plot.plot_cluster_map(CLUSTERS % 4, counts=[1, 1, 1, 1], names=names),
+            lambda names: plot.plot_cluster_heatmap(codes[:3], names=names),
+            lambda names: plot.plot_som(codes, METACLUSTERS, (2, 3), names=names),
+        ):
+            with pytest.raises(InputError, match=r"there is no metacluster .*: there are 1 to 3"):
+                draw(names)
+    with pytest.raises(InputError, match="expected a mapping of numbers to names"):
+        plot.plot_som(codes, METACLUSTERS, (2, 3), names=["B"])
+    with pytest.raises(InputError, match="metacluster 1 is named twice"):
+        plot.plot_cluster_map(CLUSTERS, names={1: "B", "1": "T"})
+
+
+def test_pictures_are_saved_where_that_can_be(tmp_path: Path):
+    with pytest.raises(InputError, match=r"suffix chooses the format; known are .*png"):
+        plot.plot_cluster_map(CLUSTERS, save=tmp_path / "map.foo")
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
+        plot.plot_cluster_map(CLUSTERS, save=tmp_path / "nowhere" / "map.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 # Self-organising maps
@@ -295,6 +390,42 @@ def test_nodes_stand_in_the_grid_with_areas_and_colours():
     apart = squareform(pdist(places)) + 99 * np.eye(12)
     assert (apart >= radii[:, None] + radii[None]).mean() > 0.9
     assert_texts_do_not_overlap(figure)
+
+
+def numbers_in(figure: Figure, panel: int) -> list[str]:
+    """Numbers of nodes that are written within a panel."""
+    box = figure.axes[panel].get_position()
+    inside = [t for t in figure.texts if box.x0 <= t.get_position()[0] <= box.x1]
+    return [t.get_text() for t in inside if t.get_text().isdigit()]
+
+
+def test_all_nodes_of_a_panel_have_their_number_or_none():
+    counts = GENERATOR.integers(1, 50, 100)
+    counts[33] = 100_000
+    codes, groups = GENERATOR.random((100, 5)), np.arange(100) % 7 + 1
+    figure = plot.plot_som(codes, groups, (10, 10), counts=counts)
+    assert sorted(map(int, numbers_in(figure, 0))) == list(range(1, 101))
+    assert numbers_in(figure, 1) == []
+    assert_texts_do_not_overlap(figure)
+    assert not any("rings" in text for text in texts(figure))
+    counts[4] = 0
+    figure = plot.plot_som(codes, groups, (10, 10), counts=counts)
+    assert any("rings: no pixel" in text for text in texts(figure))
+    few = plot.plot_som(codes[:4], groups[:4], (2, 2))
+    assert numbers_in(few, 0) == numbers_in(few, 1) == list("1234")
+    many = plot.plot_som(
+        GENERATOR.random((400, 5)), np.ones(400, int), (20, 20), counts=np.arange(400)
+    )
+    assert numbers_in(many, 0) == numbers_in(many, 1) == []
+
+
+def test_no_node_of_a_tree_covers_another():
+    counts = np.append(GENERATOR.integers(50, 99, 35), 5_000)
+    figure = plot.plot_som(GENERATOR.random((36, 3)), np.ones(36, int), (6, 6), counts=counts)
+    places, radii, _ = circles(figure, 1)
+    apart = squareform(pdist(places)) + 99 * np.eye(36)
+    large = radii > 0.026  # the others have the least radius there is
+    assert (apart >= radii[:, None] + radii[None])[large][:, large].all()
 
 
 def test_the_tree_is_the_shortest():
@@ -365,3 +496,40 @@ def test_maps_of_nodes_refuse_what_does_not_fit():
         plot.plot_som(codes, groups, (2, 3), counts=[1])
     with pytest.raises(InputError, match="NaN"):
         plot.plot_som(codes * np.nan, groups, (2, 3))
+
+
+# The example in help(sl.pl)
+
+
+def test_the_example_of_the_help_works_for_several_images():
+    import dask.array as da
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel
+
+    import scportrait_like as sl
+
+    images = ["fov0", "fov1"]
+    pixels = GENERATOR.gamma(2, 3, (2, 4, 200, 200)).astype(np.float32)
+    channels = ["DNA", "CD3", "CD20", "CD68"]
+    sdata = SpatialData(
+        images={
+            name: Image2DModel.parse(da.from_array(part), dims=("c", "y", "x"), c_coords=channels)
+            for name, part in zip(images, pixels, strict=True)
+        }
+    )
+    clusters = [f"clusters_{name}" for name in images]
+    groups = [f"metaclusters_{name}" for name in images]
+    given = {"fraction": 0.01, "n_clusters": 5, "xdim": 8, "ydim": 8}
+    sdata, fsom, mapping = sl.im.flowsom(sdata, images, clusters, groups, **given)
+    sl.tb.cluster_intensity(sdata, mapping, images, clusters)
+    assert plot.__doc__ is not None
+    lines = [line[4:] for line in plot.__doc__.splitlines() if line.startswith(">>> ")]
+    room, figures = {"sdata": sdata, "fsom": fsom, "mapping": mapping}, []
+    for line in lines:
+        if line.startswith("sl.pl."):
+            figures.append(eval(line, room))
+        else:
+            exec(line, room)
+    assert len(figures) == 5
+    shapes = [heat(figure).shape for figure in figures[2:4]]
+    assert shapes == [(5, 4), (64, 4)]

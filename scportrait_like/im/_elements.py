@@ -121,7 +121,7 @@ def add_image(
                 # Without them a pyramid is made of chunks as large as dask sees fit.
                 chunks={axis: edges[0] for axis, edges in zip(axes, pixels.chunks, strict=True)},
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise InputError(f"{output_image_name} cannot be made: {error}") from error
     place_element(sdata, output_image_name, image, overwrite)
     return sdata
@@ -174,7 +174,7 @@ def _chunks(
             wanted = normalize_chunks(  # type: ignore[no-untyped-call]
                 plain, shape=pixels.shape, dtype=pixels.dtype
             )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise InputError(
             f"chunks={chunks!r} do not fit an image of shape {pixels.shape} ({', '.join(axes)}): "
             f"{error}"

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scportrait_like.errors import InputError
-from scportrait_like.im._images import Names, clustered_images, listed, scratch_place
-from scportrait_like.io.elements import check_may_place, place_element, raster
+from scportrait_like.im._images import (
+    Names,
+    check_outputs,
+    clustered_images,
+    listed,
+    scratch_place,
+)
+from scportrait_like.io.elements import place_element, raster
 from scportrait_like.io.pyramids import write_region
 from scportrait_like.io.twins import quiet_spatialdata
 from scportrait_like.pixels.assignment import ASSIGN, Assigned, cluster_dtype
@@ -71,7 +77,8 @@ def flowsom(
     Parameters
     ----------
     sdata
-        Changed in place, at the end: when something fails it is as it was.
+        Changed in place, at the end, one element after the other: when the work fails it is as it
+        was.
     image_name
         An image (c, y, x) or (c, z, y, x), or several with the same channels, which then share one
         map. Of several scales the finest is used. `pixel_clustering_preprocess` prepares them.
@@ -114,7 +121,7 @@ def flowsom(
         Bytes (or "4GB") for the process tree; None: `scportrait_like.settings.memory_limit`.
     **kwargs
         For ``flowsom.FlowSOM``: `xdim`, `ydim` (10), `model` (``flowsom.models.FlowSOMEstimator``
-        or ``BatchFlowSOMEstimator``), `rlen`, `mst`, `alpha`, `importance`, ...
+        or ``BatchFlowSOMEstimator``), `rlen`, `alpha`, `importance`, ...
 
     Returns
     -------
@@ -189,10 +196,7 @@ def _outputs(
                 f"{argument}: {len(names)} images need {len(names)} names, not {len(found)}"
             )
     every = [name for found in given.values() for name in found]
-    if twice := sorted({name for name in every if every.count(name) > 1}):
-        raise InputError(f"output labels need names of their own; {', '.join(twice)} stand twice")
-    for name in every:
-        check_may_place(sdata, name, "labels", overwrite)
+    check_outputs(sdata, every, "labels", overwrite)
     return list(zip(*given.values(), strict=True))
 
 
@@ -202,7 +206,8 @@ def _executor(client: Any, executor: Executor | str | None) -> Executor | str | 
             raise InputError("give client or executor, not both")
         if not hasattr(client, "get_executor"):
             raise InputError(f"client={client!r} is no dask.distributed.Client")
-        found: Executor = client.get_executor()
+        # Equal calls are not the same one, and a unit that kills its worker is not tried again.
+        found: Executor = client.get_executor(pure=False, retries=0)
         return found
     if isinstance(executor, str):
         check_executor_name(executor, "flowsom")
@@ -218,7 +223,7 @@ def _run(
 ) -> None:
     budget, workers = memory_budget(memory_limit), granted_cores()
     tune_allocator(budget < SCARCE)
-    plan = clustering.plan(images)
+    plan = clustering.plan(images, budget)
     warm_up(images, None, clustering.n_nodes)
     choice = choose_executor(executor, workers, plan.seconds)
 

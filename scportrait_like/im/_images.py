@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scportrait_like.errors import InputError
-from scportrait_like.io.elements import full_resolution, raster
+from scportrait_like.io.elements import check_may_place, full_resolution, raster
 from scportrait_like.io.tables import check_channels
 from scportrait_like.pixels.images import PixelImage
 from scportrait_like.raster.sources import source_of
@@ -31,6 +33,26 @@ def listed(given: Names, argument: str) -> list[str]:
     if not found:
         raise InputError(f"{argument} is empty: give a name, or several")
     return found
+
+
+def check_outputs(sdata: SpatialData, names: Sequence[str], kind: str, overwrite: bool) -> None:
+    """Refuse names of elements that could not be placed, before any work is done.
+
+    Raises
+    ------
+    InputError
+        Two that differ in nothing but upper case, or what `check_may_place` refuses.
+    ElementExistsError
+        One is there, and may not be replaced.
+    """
+    lower = [name.lower() for name in names]
+    if twice := sorted({name for name in names if lower.count(name.lower()) > 1}):
+        raise InputError(
+            f"what is made needs names of its own; {', '.join(twice)} stand twice, or differ in "
+            "upper case only"
+        )
+    for name in names:
+        check_may_place(sdata, name, kind, overwrite)
 
 
 def clustered_images(
@@ -85,11 +107,12 @@ def _wanted(known: list[str], name: str, channels: Channels) -> list[str]:
     """Channels by name or position, as names."""
     if channels is None:
         return known
-    asked = [channels] if isinstance(channels, (str, int)) else list(channels)
+    asked = [channels] if isinstance(channels, (str, int, np.integer)) else list(channels)
     wanted = []
     for channel in asked:
-        if str(channel) not in known and isinstance(channel, int) and 0 <= channel < len(known):
-            channel = known[channel]
+        is_place = isinstance(channel, (int, np.integer)) and not isinstance(channel, bool)
+        if str(channel) not in known and is_place and 0 <= int(channel) < len(known):
+            channel = known[int(channel)]
         if str(channel) not in known:
             raise InputError(f"{name} has no channel {channel!r}; it has {', '.join(known)}")
         wanted.append(str(channel))

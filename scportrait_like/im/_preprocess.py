@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from scportrait_like.errors import InputError
 from scportrait_like.im._elements import add_image
-from scportrait_like.im._images import Names, clustered_images, listed, scratch_place
-from scportrait_like.io.elements import check_may_place, full_resolution, raster
+from scportrait_like.im._images import Names, check_outputs, clustered_images, listed, scratch_place
+from scportrait_like.io.elements import full_resolution, raster
 from scportrait_like.pixels.images import PixelImage
 from scportrait_like.pixels.preparation import (
     Percentiles,
@@ -193,10 +193,7 @@ def _outputs(sdata: SpatialData, given: Names, count: int, overwrite: bool) -> l
     outputs = listed(given, "output_image_name")
     if len(outputs) != count:
         raise InputError(f"output_image_name: {count} images need {count} names, not {outputs}")
-    if len(set(outputs)) != count:
-        raise InputError(f"output_image_name: images need names of their own, not {outputs}")
-    for output in outputs:
-        check_may_place(sdata, output, "images", overwrite)
+    check_outputs(sdata, outputs, "images", overwrite)
     return outputs
 
 
@@ -224,6 +221,8 @@ class _Made:
 
         budget, workers = memory_budget(memory_limit), granted_cores()
         tune_allocator(budget < SCARCE)
+        for image in self.images:
+            self.how.check_reach(image.name, image.shape)
         for number, image in enumerate(self.images):
             zarr.create_array(
                 self._place(number),

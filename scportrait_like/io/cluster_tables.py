@@ -19,6 +19,10 @@ CLUSTER: Final = "cluster"
 METACLUSTER: Final = "metacluster"
 METACLUSTERS: Final = "metaclusters"
 PIXELS: Final = "pixels"
+SHARE: Final = "share"
+AREA: Final = "area"
+# All columns of `obs` but those with names of the user's.
+COLUMNS: Final = (CLUSTER, METACLUSTER, PIXELS, SHARE, AREA)
 _MEAN: Final = "mean"
 
 Ints = NDArray[np.int64]
@@ -70,7 +74,7 @@ def groups_table(
         channels,
         groups.astype(instance_dtype(dtype)),
         region,
-        obs={**(obs or {}), PIXELS: pixels, "share": pixels / max(1, int(pixels.sum()))},
+        obs={**(obs or {}), PIXELS: pixels, SHARE: pixels / max(1, int(pixels.sum()))},
         region_key=region_key,
         instance_key=instance_key,
         index_name="clusters",
@@ -109,7 +113,8 @@ def counts_table(
     -------
     anndata.AnnData
         Cells x clusters, a sparse matrix of int64; ``var["metacluster"]``; the same counts by
-        metacluster in ``obsm["metaclusters"]``; ``obs["pixels"]``: those that have a cluster.
+        metacluster in ``obsm["metaclusters"]``; ``obs["pixels"]``: those that have a cluster;
+        ``obs["metacluster"]``: the commonest of them, the first of several, 0 without any.
 
     Raises
     ------
@@ -132,6 +137,8 @@ def counts_table(
         (n_clusters, n_groups),
     )
     by_group = (matrix @ groups).toarray()
+    pixels = by_group.sum(axis=1)
+    commonest = np.where(pixels > 0, by_group.argmax(axis=1) + 1, 0)
     keys = embedding_table(
         by_group,
         {region: ids},
@@ -142,7 +149,7 @@ def counts_table(
     index = pd.Index([str(cluster) for cluster in range(1, n_clusters + 1)], dtype=object)
     return AnnData(
         X=matrix,
-        obs=keys.obs.assign(area=area, **{PIXELS: by_group.sum(axis=1)}),
+        obs=keys.obs.assign(**{AREA: area, PIXELS: pixels, METACLUSTER: commonest}),
         var=pd.DataFrame({METACLUSTER: metaclusters}, index=index),
         obsm={METACLUSTERS: by_group, "spatial": centroid},
         uns=dict(keys.uns),

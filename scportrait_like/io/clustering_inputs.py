@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from scportrait_like import names
 from scportrait_like.errors import InputError, MissingInputError, ShapeError
 from scportrait_like.filehandler import FileHandler
+from scportrait_like.identity import digest
 from scportrait_like.io.inputs_of_steps import Channels
 from scportrait_like.pixels.images import PixelImage
+from scportrait_like.pixels.trained_som import TrainedSom
 from scportrait_like.raster.sources import ZarrSource
+from scportrait_like.run.rundir import read_fingerprint
+
+# What a fingerprint holds of a saved map.
+Record = dict[str, str | None]
+_PATH: Final = "path"
+_CONTENT: Final = "content"
 
 
 def clustered_image(
@@ -65,36 +74,111 @@ def transforms_of(filehandler: FileHandler, element: str) -> dict[str, Any]:
     return dict(get_transformation(filehandler.sdata[element], get_all=True))
 
 
-def find_map(given: str, beside: Iterable[Path]) -> Path:
-    """Find the file of a saved map.
+@dataclass(frozen=True)
+class SavedMap:
+    """A saved map that is applied instead of training one.
 
-    Parameters
+    The output that was made with it holds a copy, which stands in for a file that is gone.
+
+    Attributes
     ----------
     given
-        A ``model.json``, or the folder of a pixel clustering's output, of all of them, or of a
-        project.
-    beside
-        Folders that a relative path may start from; the first one where it leads to a map counts.
-
-    Raises
-    ------
-    MissingInputError
-        There is none.
-    InputError
-        A folder with the maps of several sections.
+        Path as the config has it: of a ``model.json``, or of the folder of a pixel clustering's
+        output, of all of them, or of a project.
+    project
+        Folder that a relative path starts from; where it leads to no map, the working directory.
+    output
+        Folder of the output of the section that applies it.
     """
-    for start in beside:
-        found = _maps_in(start / Path(given).expanduser())
-        if len(found) > 1:
+
+    given: str
+    project: Path
+    output: Path
+
+    def path(self) -> Path:
+        """Find the file.
+
+        Raises
+        ------
+        MissingInputError
+            There is none, nor a copy of what this path led to; the message lists the places.
+        InputError
+            A folder with the maps of several sections.
+        """
+        given = Path(self.given).expanduser()
+        folders = self.project, Path.cwd()
+        places = dict.fromkeys((folder / given).resolve() for folder in folders)
+        for place in places:
+            found = _maps_in(place)
+            if len(found) > 1:
+                raise InputError(
+                    f"{place} has several saved maps: {', '.join(map(str, found))}; name one of "
+                    "them"
+                )
+            if found:
+                return found[0]
+        if self._copy.is_file() and _record_in(self.output).get(_PATH) == self.given:
+            return self._copy
+        raise MissingInputError(
+            f"no saved map is at {' or '.join(map(str, places))}; give a {names.SOM_FILE}, or the "
+            "folder of a project whose pixels are clustered"
+        )
+
+    def load(self) -> TrainedSom:
+        """Read it.
+
+        Raises
+        ------
+        MissingInputError, InputError
+            See `path` and `TrainedSom.load`.
+        """
+        path = self.path()
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
             raise InputError(
-                f"{given!r} has several saved maps: {', '.join(map(str, found))}; name one of them"
-            )
-        if found:
-            return found[0]
-    raise MissingInputError(
-        f"{given!r}: no saved map is there; give a {names.SOM_FILE}, or the folder of a project "
-        "whose pixels are clustered"
-    )
+                f"{path} is no saved map: that is a text, the {names.SOM_FILE} of a project whose "
+                "pixels are clustered"
+            ) from None
+        return TrainedSom.load(path)
+
+    def record(self, run: Path) -> Record:
+        """Return what a fingerprint holds of it: the path as given, and a hash of its content.
+
+        The same content is the same map: it keeps the path in the fingerprint of `run`, the folder
+        of a run that goes on, or of the output. None is the content of what is not there.
+        """
+        try:
+            path = self.path()
+            content = digest(path.read_bytes().decode("latin-1"))
+        except (InputError, MissingInputError, OSError):
+            return {_PATH: self.given, _CONTENT: None}
+        if path == self._copy:
+            return _record_in(self.output)
+        known = (_record_in(folder) for folder in (run, self.output))
+        same = (each for each in known if each.get(_CONTENT) == content)
+        return next(same, {_PATH: self.given, _CONTENT: content})
+
+    @property
+    def _copy(self) -> Path:
+        return self.output / names.SOM_FILE
+
+
+def saved_map_changes(before: Record, after: Record) -> list[str]:
+    """Say in what two records of a saved map differ, one line or none."""
+    if before == after:
+        return []
+    what = f"the saved map {after[_PATH]}"
+    if after[_CONTENT] is None:
+        return [f"{what} is not there"]
+    if before[_PATH] == after[_PATH]:
+        return [f"{what} has changed"]
+    return [f"{what} is another one than {before[_PATH]}"]
+
+
+def _record_in(folder: Path) -> Record:
+    """Return the record in a fingerprint; empty where there is none."""
+    return (read_fingerprint(folder) or {}).get("model") or {}
 
 
 def _maps_in(place: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A number for each pixel that depends on its place alone: what a sample is drawn by."""
+"""Numbers that tell pixels apart: by place, which samples are drawn by, or by value."""
 
 from __future__ import annotations
 
@@ -122,3 +122,28 @@ def draw_pixels(
     out = (counts, drawn, positions, hashes)
     n = _draw(strata, begin, size, whole, key, keep, thresholds, *out)
     return counts, drawn[:n].copy(), positions[:n].copy(), hashes[:n].copy()
+
+
+@jit
+def _mix_in(values: Uint64, hashes: Uint64) -> None:
+    for i in range(hashes.size):
+        hashes[i] = _mixed((hashes[i] + values[i]) * _STEP + _STEP)
+
+
+def row_hashes(pixels: Array, which: npt.ArrayLike) -> Uint64:
+    """Hash of the values of some pixels in all channels, as float64.
+
+    Parameters
+    ----------
+    pixels : (c, n), any real dtype
+    which : (t,) int64
+
+    Returns
+    -------
+    (t,) uint64, the same for equal rows; other rows have it in one of 10^19 cases.
+    """
+    places = np.asarray(which, np.int64)
+    hashes = np.zeros(len(places), np.uint64)
+    for channel in pixels:
+        _mix_in(frozen(channel[places], np.float64).view(np.uint64), hashes)
+    return hashes

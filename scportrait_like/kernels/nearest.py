@@ -8,7 +8,6 @@ is told to the caller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +19,18 @@ from ._jit import jit
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-# Rows at a time: the scores of 100 nodes stay in a core's cache.
+# Rows at a time, and most scores: those of 100 nodes stay in a core's cache.
 _BLOCK = 2048
+_SCORES = 1 << 20
 _UNIT = 2.0**-24  # of rounding in float32
 _UNIT64 = 2.0**-53
+# Nodes that reach further have squares, or products with pixels, that float32 may not hold.
+_LARGEST = 1e18
 # Products below this are lost where the processor takes them for zero.
 _SMALLEST = 2.0**-120
 
 
-@dataclass(frozen=True)
-class Nodes:
+class Nodes(NamedTuple):
     """Nodes, moved so that their mean is the origin: rounding grows with the distance from there.
 
     Attributes
@@ -37,6 +38,7 @@ class Nodes:
     codes : (k, c) float64
     shift : (c,) float64
     weights : (k, c) float32
+        NaN where products could be more than float32 holds: then float64 decides.
     halves : (k,) float32
         Half of the squared lengths of ``weights``.
     reach : float
@@ -56,9 +58,12 @@ class Nodes:
         shift = given.mean(axis=0)
         moved = given - shift
         squares = (moved**2).sum(axis=1)
-        with np.errstate(over="ignore"):  # then float64 decides
+        with np.errstate(over="ignore"):
             weights, halves = moved.astype(np.float32), (squares / 2).astype(np.float32)
-        return cls(given, shift, weights, halves, float(np.sqrt(squares.max())))
+        reach = float(np.sqrt(squares.max()))
+        if not reach < _LARGEST:
+            weights[:] = np.nan
+        return cls(given, shift, weights, halves, reach)
 
 
 @jit
@@ -147,9 +152,10 @@ def _nearest_exactly(
                 best, second, which = distance, best, node
             elif distance < second:
                 second = distance
-        # Whoever computes the same distances in float64, in any order, comes this near to them.
-        moved = 8 * _UNIT64 * (n_channels + 4) * (np.sqrt(length) + reach) ** 2
-        out[i] = which + 1 if second - best > moved else 0
+        # Whoever computes the same distances in float64, in any order, comes this near to them, and
+        # so does a tree that leaves out nodes by their distance from a centre.
+        moved = 8 * _UNIT64 * (n_channels + 4) * (np.sqrt(length) + reach)
+        out[i] = which + 1 if np.sqrt(second) - np.sqrt(best) > moved else 0
 
 
 class _Buffers(NamedTuple):
@@ -201,9 +207,10 @@ def nearest_nodes(pixels: Array, nodes: Nodes, out: Array) -> Int64:
             f"{values.shape} pixels, {nodes.codes.shape} nodes, {target.shape} results: no match"
         )
     ties = [np.zeros(0, np.int64)]
-    b = _Buffers.of(n_channels, len(nodes.codes), min(_BLOCK, n))
-    for start in range(0, n, _BLOCK):
-        here = target[start : start + _BLOCK]
+    edge = max(16, min(_BLOCK, _SCORES // len(nodes.codes)))
+    b = _Buffers.of(n_channels, len(nodes.codes), min(edge, n))
+    for start in range(0, n, edge):
+        here = target[start : start + edge]
         if len(here) < b.best.size:  # the last one
             b = _Buffers.of(n_channels, len(nodes.codes), len(here))
         _move(values, start, nodes.shift, b.block, b.norms, b.bad)

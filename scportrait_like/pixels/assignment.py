@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like.kernels import Nodes, cell_clusters, cluster_sums, label_runs, nearest_nodes
-from scportrait_like.kernels.blas import one_thread
+from scportrait_like.kernels.hashing import row_hashes
 from scportrait_like.pixels.stages import PixelTask, Stage
 from scportrait_like.pixels.trained_som import TrainedSom
 from scportrait_like.raster.index import as_volume, refuse_ids
 from scportrait_like.raster.reading import Reading
+from scportrait_like.run.blas import one_thread
 from scportrait_like.run.plan import Unit
 from scportrait_like.run.unitfile import UnitReader, UnitWriter
 
@@ -67,8 +68,10 @@ class Assign:
             ties = _ask_all(trained, pixels, clusters, reading)
         reading.lap("assign")
         out.put("clusters", clusters)
+        rows, which = _distinct_rows(pixels, ties)
         out.put("tie.pixels", ties)
-        out.put("tie.rows", pixels[:, ties].T.astype(np.float64))
+        out.put("tie.rows", rows)
+        out.put("tie.which", which)
         if not self.totals:
             return
         sums, counts = cluster_sums(pixels, clusters, n_clusters)
@@ -77,6 +80,21 @@ class Assign:
         del pixels
         reading.lap("sums")
         _count_in_cells(task, unit, clusters, ties, n_clusters, out, reading)
+
+
+def _distinct_rows(
+    pixels: NDArray[Any], ties: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Rows of tied pixels (u, c), equal ones once, and which of them each pixel has (t,).
+
+    A background of zeros, which ties where several nodes lie at zero, is one row.
+    """
+    _, first, which = np.unique(row_hashes(pixels, ties), return_index=True, return_inverse=True)
+    rows = pixels[:, ties[first]]
+    # Two rows of one hash: once in more runs than there will be.
+    if not all(np.array_equal(c[ties], kept[which]) for c, kept in zip(pixels, rows, strict=True)):
+        rows, which = pixels[:, ties], np.arange(len(ties))
+    return rows.T.astype(np.float64), which
 
 
 def _ask_all(
@@ -140,7 +158,8 @@ class Assigned:
         self.counts = np.zeros(k, np.int64)
         self._sums = np.zeros((k, c))
         self._lost = np.zeros((k, c))  # what rounding took from the sums
-        self._cells: list[tuple[NDArray[np.int64], ...]] = []
+        self._dtype = cluster_dtype(k)
+        self._cells: list[tuple[NDArray[Any], ...]] = []
 
     def take(self, result: UnitReader) -> NDArray[Any]:
         """Take a tile; return its clusters (n,), counted from 1, 0 where a channel is no number."""
@@ -148,21 +167,28 @@ class Assigned:
         if "sums" in result:
             self._add(np.array(result["sums"]), np.array(result["counts"]))
         if "cells.ids" in result:
-            parts = (result[f"cells.{part}"] for part in ("ids", "clusters", "counts"))
-            self._cells.append(tuple(np.array(part) for part in parts))
+            self._cells.append(
+                (
+                    np.array(result["cells.ids"]),
+                    result["cells.clusters"].astype(self._dtype),
+                    result["cells.counts"].astype(np.uint32),
+                )
+            )
         ties = np.array(result["tie.pixels"])
         if len(ties):
-            rows = np.array(result["tie.rows"])
-            which = self.trained.predict(rows)
+            rows, of = np.array(result["tie.rows"]), np.array(result["tie.which"])
+            nodes = self.trained.predict(rows)
+            which = nodes[of]
             clusters[ties] = which + 1
-            sums, counts = np.zeros_like(self._sums), np.bincount(which, minlength=len(self.counts))
-            np.add.at(sums, which, rows)
-            self._add(sums, counts)
+            sums, times = np.zeros_like(self._sums), np.bincount(of, minlength=len(rows))
+            np.add.at(sums, nodes, rows * times[:, None])
+            self._add(sums, np.bincount(which, minlength=len(self.counts)))
             if "tie.cells" in result:
                 cells = np.array(result["tie.cells"])
                 inside = cells > 0
-                ones = np.ones(int(inside.sum()), np.int64)
-                self._cells.append((cells[inside], which[inside] + 1, ones))
+                ones = np.ones(int(inside.sum()), np.uint32)
+                mine = (which[inside] + 1).astype(self._dtype)
+                self._cells.append((cells[inside], mine, ones))
         result.release()
         return clusters
 
@@ -192,15 +218,16 @@ class Assigned:
 
         By ascending id, then cluster.
         """
-        empty = (np.zeros(0, np.int64),) * 3
+        empty = (np.zeros(0, np.int64), np.zeros(0, self._dtype), np.zeros(0, np.uint32))
         ids, clusters, counts = map(np.concatenate, zip(empty, *self._cells, strict=True))
+        self._cells = [(ids, clusters, counts)]
         order = np.lexsort((clusters, ids))
         ids, clusters, counts = ids[order], clusters[order], counts[order]
         new = np.ones(len(ids), np.bool_)
         new[1:] = (ids[1:] != ids[:-1]) | (clusters[1:] != clusters[:-1])
         first = np.flatnonzero(new)
-        total = np.add.reduceat(counts, first) if len(first) else counts
-        return ids[first], clusters[first], total
+        total = np.add.reduceat(counts, first, dtype=np.int64) if len(first) else counts
+        return ids[first], clusters[first].astype(np.int64), total.astype(np.int64)
 
 
 def mean_of(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:

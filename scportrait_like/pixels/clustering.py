@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -34,11 +35,18 @@ from scportrait_like.pixels.sampling import Sampling, sampling_stages
 from scportrait_like.pixels.som import SomSettings, trained_in, training_stage
 from scportrait_like.pixels.stages import PixelTask, Stage, units_of
 from scportrait_like.pixels.trained_som import TrainedSom
+from scportrait_like.run.memory import MB
 from scportrait_like.run.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 # Rough costs on one core, to choose between threads and processes.
 _SECONDS_A_VALUE: Final = 3e-9
 _SECONDS_A_PRODUCT: Final = 3e-11
+# What flowsom and the packages that it brings take when they are imported.
+_FLOWSOM_BYTES: Final = 300 << 20
+# The sample as drawn, in order, as a table, and what flowsom makes of it.
+_ROW_COPIES: Final = 6
 
 
 @dataclass(frozen=True)
@@ -87,29 +95,49 @@ class Clustering:
     @property
     def _known(self) -> Percentiles | None:
         """Percentiles that a given map comes with."""
-        found = None if self.trained is None else self.trained.percentiles
-        return None if found is None else Percentiles.from_json(found)
+        return None if self.trained is None else self.trained.prepared_by()[1]
 
     def stages(self, images: Sequence[PixelImage]) -> list[Stage]:
         """All stages, in their order."""
         stages = []
         if self.preparation is not None:
             dtype, names = images[0].source.dtype, self.channels
-            stages += preparation_stages(self.preparation, dtype, self._known, names)
+            stages += preparation_stages(
+                self.preparation, dtype, self._known, names, trains=self.trained is None
+            )
         if self.sampling is not None and self.som is not None and self.trained is None:
             sample = sampling_stages(self.sampling, self.som.channels)
             stages += [*sample, training_stage(self.som, self.keep)]
         return [*stages, assignment_stage(self.trained, self.totals)]
 
-    def plan(self, images: Sequence[PixelImage]) -> Plan:
-        """Units of all stages, and what they cost."""
+    def plan(self, images: Sequence[PixelImage], budget: int) -> Plan:
+        """Units of all stages, and what they cost; `budget` in bytes."""
         check_alike(images)
+        if self.preparation is not None:
+            for image in images:
+                self.preparation.check_reach(image.name, image.shape)
         held = max(_tile_bytes(image, self.preparation) for image in images)
+        self._note_training(sum(image.n_pixels for image in images), budget)
         values = sum(image.n_pixels * len(image.channels) for image in images)
         stages = self.stages(images)
         scans = sum(stage.tiled for stage in stages)
         seconds = values * (scans * _SECONDS_A_VALUE + self.n_nodes * _SECONDS_A_PRODUCT)
         return Plan(units_of(images, stages), unit_bytes=held, seconds=seconds)
+
+    def _note_training(self, n_pixels: int, budget: int) -> None:
+        """Warn where the training may take more than is granted: flowsom holds rows x nodes."""
+        if self.sampling is None or self.trained is not None:
+            return
+        rows = min(self.sampling.wanted(n_pixels), self.sampling.max_samples)
+        taken = _FLOWSOM_BYTES + rows * 8 * (self.n_nodes + _ROW_COPIES * len(self.channels))
+        if taken > budget:
+            logger.warning(
+                "training on %s pixels may take %d MB, more than the %d MB granted: lower fraction "
+                "or max_samples",
+                f"{rows:,}",
+                taken // MB,
+                budget // MB,
+            )
 
     def task(self, images: Sequence[PixelImage], units_path: Path) -> PixelTask:
         """The task of the run's units."""
@@ -149,7 +177,7 @@ def check_alike(images: Sequence[PixelImage]) -> None:
 
 def _tile_bytes(image: PixelImage, preparation: Preparation | None) -> int:
     """Memory of a unit: all channels of a tile, a plane on its way, clusters and cells."""
-    pixels, itemsize = prod(image.grid.edges), image.source.dtype.itemsize
+    pixels, itemsize = prod(image.grid.edges), image.dtype.itemsize
     together = min(image.source.chunks[0], image.source.shape[0])
     row = itemsize
     plane = pixels * itemsize * (1 + together)
@@ -174,7 +202,7 @@ def warm_up(images: Sequence[PixelImage], prepared: str | None, n_nodes: int) ->
     """
     if prepared is not None:
         warm_up_preparation({image.source.dtype for image in images}, prepared)
-    pixels = np.ones((1, 2), prepared or images[0].source.dtype.newbyteorder("="))
+    pixels = np.ones((1, 2), prepared or images[0].dtype)
     clusters = np.empty(2, cluster_dtype(n_nodes))
     nearest_nodes(pixels, Nodes.of(np.ones((2, 1))), clusters)
     cluster_sums(pixels, clusters, 1)

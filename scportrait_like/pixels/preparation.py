@@ -29,6 +29,7 @@ from scportrait_like.pixels.prepared import (
     Percentiles,
     Preparation,
     PreparedPixels,
+    check_known,
     is_small,
     percentiles_of,
     plain,
@@ -57,12 +58,14 @@ __all__ = [
     "Percentiles",
     "Preparation",
     "PreparedPixels",
+    "constant_channels",
     "percentiles_of",
     "preparation_stages",
     "warm_up",
 ]
 
 KEEP: Final = "keep"
+CONSTANT: Final = "constant"
 
 Array = NDArray[Any]
 
@@ -73,6 +76,8 @@ def preparation_stages(
     known: Percentiles | None = None,
     channels: Sequence[str] = (),
     keep: Sequence[Path] = (),
+    *,
+    trains: bool = False,
 ) -> list[Stage]:
     """Stages that find what `PreparedPixels` needs; `percentiles_of` tells the numbers they found.
 
@@ -90,13 +95,20 @@ def preparation_stages(
         Zarr arrays (c, [z,] y, x) of the images, into which pixels are written as they are before
         the last division; none: they are not. A tile's place there is its own moved by the phase
         of the grid, so that it is made of whole chunks where chunks divide tiles.
+    trains
+        Whether something is to learn from the pixels: then channels are refused that have a single
+        value, which is not seen any more once pixels are divided by their sums.
     """
     names, kept = tuple(channels), tuple(map(str, keep))
-    finds = known is None and how.wants_percentiles
-    stages = [Stage(SURVEY, Survey(how, finds))] if how.reach or finds else []
     if known is not None:
-        _check_known(how, known)
-        return stages
+        if channels:
+            check_known(how, known, len(channels))
+        return [Stage(SURVEY, Survey(how, finds=False))] if how.reach else []
+    stages = []
+    if how.reach or how.wants_percentiles or (trains and how.norm_sum):
+        stages.append(Stage(SURVEY, Survey(how, finds=True)))
+        if trains:
+            stages.append(Stage(CONSTANT, RefuseConstant(how, names), tiled=False))
     if how.p is not None:
         stages += selection_stages(ChannelValues(how, names), counted=is_small(dtype))
     if how.p_sum is not None:
@@ -108,16 +120,6 @@ def preparation_stages(
     elif kept:
         stages.append(Stage(KEEP, Keep(how, kept)))
     return [*stages, Stage(PERCENTILES, Numbers(how), tiled=False)]
-
-
-def _check_known(how: Preparation, known: Percentiles) -> None:
-    """Raise `InputError` unless the percentiles are those that the preparation asks for."""
-    asked = {"channel": how.p, "threshold": how.p_sum, "post": how.p_post}
-    wrong = [name for name, p in asked.items() if (p is None) != (getattr(known, name) is None)]
-    if wrong:
-        raise InputError(
-            f"percentiles do not fit their preparation: {', '.join(wrong)} of {known} and {how}"
-        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ class Survey:
     finds: bool
 
     def __call__(self, task: PixelTask, unit: Unit, out: UnitWriter, reading: Reading) -> None:
-        """Leave borders, ``values`` with ``counts`` of channels by ``ends``, ``runs`` (c, n, m)."""
+        """Leave borders, ``values`` with ``counts`` of channels by ``ends``, ``runs`` (c, n, m).
+
+        And ``extremes`` (c, 2), see `_extremes`.
+        """
         image, tile = task.place(unit)
         how, n_columns = self.how, len(image.channels)
         how.sigmas(n_columns)
@@ -145,6 +150,7 @@ class Survey:
         counted: list[Array] = [np.zeros(0, np.int64)] * n_columns
         corners, length = runs_of(image, tile)
         runs = no_runs(n_columns, len(corners), how.dtype)
+        extremes = np.empty((n_columns, 2))
         for column, plane in image.planes(tile, reading):
             pixels = plain(plane, how.dtype)
             if how.reach:
@@ -152,17 +158,75 @@ class Survey:
             if counts_all:
                 counted[column] = count_small(pixels)
             if self.finds:
-                runs[column, :, :length] = take_runs(pixels, corners, length)
+                runs[column, :, :length] = some = take_runs(pixels, corners, length)
+                extremes[column] = _extremes(pixels, some)
             reading.lap("survey")
         borders.put(out)
         if self.finds:
             out.put("runs", runs)
+            out.put("extremes", extremes)
         if counts_all:
             values = [np.flatnonzero(counts) for counts in counted]
             out.put("ends", np.cumsum([0, *map(len, values)]))
             out.put_pieces("values", [each.astype(np.uint16) for each in values])
             pieces = [counts[at] for counts, at in zip(counted, values, strict=True)]
             out.put_pieces("counts", pieces)
+
+
+def _extremes(pixels: Array, some: Array) -> tuple[float, float]:
+    """A low and a high value of pixels, some of which suffice to tell that there are several.
+
+    The two are equal only where all pixels are, and NaN where all are.
+    """
+    low, high = np.fmin.reduce(some, axis=None), np.fmax.reduce(some, axis=None)
+    if not low < high:
+        low, high = np.fmin.reduce(pixels, axis=None), np.fmax.reduce(pixels, axis=None)
+    return float(low), float(high)
+
+
+def constant_channels(task: PixelTask) -> dict[int, float]:
+    """Columns that have a single value in all pixels of all images, NaN aside, and the value.
+
+    Known after the survey, where one was made to find percentiles.
+    """
+    low, high = np.full((2, len(task.images[0].channels)), np.nan)
+    for image in range(len(task.images)):
+        for left in task.left_in_image(SURVEY, image):
+            extremes = left["extremes"]
+            low, high = np.fmin(low, extremes[:, 0]), np.fmax(high, extremes[:, 1])
+            left.release()
+    return {column: float(low[column]) for column in np.flatnonzero(low == high).tolist()}
+
+
+@dataclass(frozen=True)
+class RefuseConstant:
+    """Refuses channels with a single value.
+
+    Attributes
+    ----------
+    how
+        The preparation: where percentiles of channels are asked for, they refuse zeros themselves.
+    names
+        Of the channels, or none.
+    """
+
+    how: Preparation
+    names: tuple[str, ...]
+
+    def __call__(self, task: PixelTask, unit: Unit, out: UnitWriter, reading: Reading) -> None:
+        """Leave nothing."""
+        found = constant_channels(task)
+        listed = ", ".join(
+            f"{self.names[column] if self.names else f'number {column + 1}'} ({value:g})"
+            for column, value in found.items()
+            if value != 0 or self.how.p is None
+        )
+        if listed:
+            images = ", ".join(image.name for image in task.images)
+            raise InputError(
+                f"these channels have a single value in all pixels of {images} and tell nothing "
+                f"apart: {listed}; leave them out: name the others in channels"
+            )
 
 
 @dataclass(frozen=True)

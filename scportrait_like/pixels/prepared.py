@@ -7,7 +7,7 @@ and divided by a percentile once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from math import isfinite
@@ -28,6 +28,8 @@ from scportrait_like.run.plan import Unit
 SURVEY: Final = "survey"
 PERCENTILES: Final = "percentiles"
 _DTYPES: Final = ("float32", "float64")
+# A blur may look so far whatever the image: it costs nothing.
+_LITTLE: Final = 64
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -100,6 +102,25 @@ class Preparation:
                 "channel, or one for all"
             )
         return self.sigma
+
+    def check_differs(self, n_channels: int) -> None:
+        """Raise `InputError` if prepared pixels of so many channels cannot differ."""
+        self.sigmas(n_channels)
+        if self.norm_sum and n_channels == 1:
+            raise InputError(
+                "of a single channel every pixel's share of the sum over the channels is 1: set "
+                "norm_sum: false, or name more channels"
+            )
+
+    def check_reach(self, name: str, shape: Sequence[int]) -> None:
+        """Raise `InputError` if a blur looks further than an image ([z,] y, x) is wide."""
+        widest = max(_LITTLE, *shape[-2:])
+        if self.reach > widest:
+            raise InputError(
+                f"sigma is too large for image {name}: its blur looks {self.reach} pixels "
+                f"(4 sigma) to each side, and the image is {shape[-2]} x {shape[-1]}; "
+                f"give {widest / 4:g} at most"
+            )
 
     @property
     def reach(self) -> int:
@@ -180,6 +201,36 @@ class Percentiles:
             None if threshold is None else float(threshold),
             None if post is None else tuple(map(float, post)),
         )
+
+
+def check_known(how: Preparation, known: Percentiles, n_channels: int) -> None:
+    """Raise `InputError` unless percentiles are those that a preparation of channels asks for."""
+    how.sigmas(n_channels)
+    threshold = None if known.threshold is None else (known.threshold,)
+    for name, key, given, n in (
+        ("channel", "p", known.channel, n_channels),
+        ("threshold", "p_sum", threshold, 1),
+        ("post", "p_post", known.post, n_channels),
+    ):
+        asked = getattr(how, key)
+        if (asked is None) != (given is None):
+            there = "percentiles are" if given is not None else "no percentiles are"
+            raise InputError(
+                f"the preparation has {key}={asked if asked is None else f'{asked:g}'}, but "
+                f"{there} given for it as {name}"
+            )
+        if given is None:
+            continue
+        if len(given) != n:
+            raise InputError(
+                f"{len(given)} percentiles are given as {name}, not {n}: one a channel"
+            )
+        least = -np.inf if name == "threshold" else 0
+        if wrong := [value for value in given if not least < value < np.inf]:
+            above = "" if name == "threshold" else " above 0"
+            raise InputError(
+                f"the percentiles given as {name} are finite numbers{above}, not {wrong[0]:g}"
+            )
 
 
 def _checked_sigma(given: Any) -> float | tuple[float, ...] | None:

@@ -26,7 +26,7 @@ from scportrait_like.pixels.prepared import (
     plain,
     related_rows,
 )
-from scportrait_like.pixels.selection import found_by
+from scportrait_like.pixels.selection import batches, found_by
 from scportrait_like.pixels.stages import PixelTask
 from scportrait_like.raster.reading import Reading
 from scportrait_like.raster.tiles import Tile
@@ -42,6 +42,10 @@ _RUN: Final = 16
 _RUNS: Final = 4096
 _FEWEST: Final = 256
 _MOST: Final = 1 << 19
+# Pixels around sampled runs that are blurred at once.
+_BLURRED: Final = 1 << 22
+# Sampled pixels that are put together at once.
+_TOGETHER: Final = 1 << 25
 
 Array = NDArray[Any]
 
@@ -54,14 +58,21 @@ def runs_of(image: PixelImage, tile: Tile, inset: int = 0) -> tuple[NDArray[np.i
     """
     extents = [edge.stop - edge.start for edge in tile.region]
     depth, h, w = [1, *extents][-3:]
-    of_image = _RUNS * (image.n_pixels / 4096**2) ** (2 / 3)
-    of_image = min(max(of_image, _FEWEST), _MOST)
-    count = ceil(of_image * prod(extents) / image.n_pixels)
+    count = n_runs(image, tile)
     length = min(_RUN, w - 2 * inset)
     random = np.random.default_rng([tile.index, image.n_pixels])
     stop = [depth, h - inset, w - inset - length + 1]
     corners = random.integers([0, inset, inset], stop, (count, 3))
     return corners[np.lexsort(corners.T[::-1])], length
+
+
+def n_runs(image: PixelImage, tile: Tile) -> int:
+    """How many runs of a tile are sampled."""
+    of_image = _RUNS * (image.n_pixels / 4096**2) ** (2 / 3)
+    of_image = min(max(of_image, _FEWEST), _MOST)
+    pixels = prod(edge.stop - edge.start for edge in tile.region)
+    found: int = ceil(of_image * pixels / image.n_pixels)
+    return found
 
 
 def no_runs(n_columns: int, count: int, dtype: str) -> Array:
@@ -107,6 +118,25 @@ class Columns:
         several = len(known) > 1
         return f"channel{'s' * several} {', '.join(known)} {'have' if several else 'has'}"
 
+    def of_nothing(self, task: PixelTask, columns: Sequence[int]) -> str:
+        """Say what alone is there."""
+        return f"{self.describe(task, columns)} nothing but zeros and NaN"
+
+    def samples(self, task: PixelTask, image: int) -> Iterator[Array]:
+        """Sampled runs (n, length) of one column after the other."""
+        looked_at, n_columns = task.images[image], self.columns(task)
+        n = sum(n_runs(looked_at, looked_at.grid[tile]) for tile in range(len(looked_at.grid)))
+        for columns in batches([n * _RUN] * n_columns, _TOGETHER):
+            runs = np.empty((len(columns), n, _RUN), self.how.dtype)
+            filled = 0
+            for part in self.runs(task, image, slice(columns.start, columns.stop)):
+                runs[:, filled : (filled := filled + part.shape[1])] = part
+            yield from runs
+
+    def runs(self, task: PixelTask, image: int, columns: slice) -> Iterator[Array]:
+        """Sampled runs (columns, n, length) of some of the columns, tile by tile."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class ChannelValues(Columns):
@@ -133,10 +163,17 @@ class ChannelValues(Columns):
                 found[column, values[start:stop]] += counts[start:stop]
         return int(np.iinfo(pixel).min), found
 
-    def sample(self, task: PixelTask, image: int) -> Array:
-        """Runs that the survey has left."""
-        left = task.left_in_image(SURVEY, image)
-        return np.concatenate([np.array(each["runs"]) for each in left], axis=1)
+    def of_nothing(self, task: PixelTask, columns: Sequence[int]) -> str:
+        """Integers are never NaN."""
+        of_integers = task.images[0].dtype.kind != "f"
+        wrong = super().of_nothing(task, columns)
+        return wrong.removesuffix(" and NaN") if of_integers else wrong
+
+    def runs(self, task: PixelTask, image: int, columns: slice) -> Iterator[Array]:
+        """Those that the survey has left."""
+        for left in task.left_in_image(SURVEY, image):
+            yield np.array(left["runs"][columns])
+            left.release()
 
     def of_tile(
         self, task: PixelTask, unit: Unit, out: UnitWriter, reading: Reading, first: bool
@@ -167,11 +204,11 @@ class SumValues(Columns):
         """Say what is added up."""
         return "the sum over the channels has"
 
-    def sample(self, task: PixelTask, image: int) -> Array:
+    def runs(self, task: PixelTask, image: int, columns: slice) -> Iterator[Array]:
         """Sums of the runs that the survey has left."""
-        runs = ChannelValues(self.how).sample(task, image)
         scales = _scales(task, self.how)
-        return np.tensordot(scales, runs, 1).astype(self.how.dtype)[None]
+        for runs in ChannelValues(self.how).runs(task, image, slice(None)):
+            yield np.tensordot(scales, runs, 1)[None]
 
     def of_tile(
         self, task: PixelTask, unit: Unit, out: UnitWriter, reading: Reading, first: bool
@@ -217,24 +254,32 @@ class _BlurredRuns:
             y, x = y - reach, x - reach
         else:
             pixels = self._around.around(column, pixels, dtype)
-        # All that the runs need, one above the other; planes of a volume lie below each other.
         height, length = 2 * reach + 1, self._length + 2 * reach
-        y = y + z * pixels.shape[-2]
+        y = y + z * pixels.shape[-2]  # planes of a volume lie below each other
         boxes = np.stack([y, x, y + height, x + length], axis=1)
-        needed = np.empty(len(z) * height * length, pixels.dtype)
-        cut_pixels(pixels.reshape(-1, pixels.shape[-1]), boxes, ragged_offsets(boxes), needed)
-        corners = np.zeros((len(z), 2), np.int64)
-        corners[:, 0] = np.arange(len(z)) * height
         runs = np.empty((len(z), self._length), dtype)
+        together = max(1, _BLURRED // (height * length))
+        for start in range(0, len(z), together):
+            part = slice(start, start + together)
+            self._blur_runs(column, pixels, boxes[part], runs[part])
+        self.found[column, :, : self._length] = runs
+
+    def _blur_runs(self, column: int, pixels: Array, boxes: Array, out: Array) -> None:
+        """Blur runs, each of which needs a box of `pixels`."""
+        length = self._length + 2 * self._blur.how.reach
+        # All that they need, one above the other.
+        needed = np.empty(int((boxes[:, 2] - boxes[:, 0]).sum()) * length, pixels.dtype)
+        cut_pixels(pixels.reshape(-1, pixels.shape[-1]), boxes, ragged_offsets(boxes), needed)
+        corners = np.zeros((len(boxes), 2), np.int64)
+        corners[:, 0] = np.arange(len(boxes)) * (boxes[0, 2] - boxes[0, 0])
         blur_runs(
-            needed.reshape(-1, length).astype(dtype),
-            reach,
+            needed.reshape(-1, length).astype(out.dtype),
+            self._blur.how.reach,
             self._blur.weights[column],
             self._blur.scales[column],
             corners,
-            runs,
+            out,
         )
-        self.found[column, :, : self._length] = runs
 
 
 @dataclass(frozen=True)
@@ -269,18 +314,41 @@ class PostValues(Columns):
         """`p_post`."""
         return _given(self.how.p_post)
 
-    def sample(self, task: PixelTask, image: int) -> Array:
+    def runs(self, task: PixelTask, image: int, columns: slice) -> Iterator[Array]:
         """Blurred runs, related to their sums."""
         numbers = numbers_so_far(task, self.how)
+        for runs in self._blurred(task, image):
+            rows = runs.reshape(len(runs), -1)
+            relate_to_sums(rows, numbers.threshold, divide=self.how.norm_sum)
+            yield rows.reshape(runs.shape)[columns]
+
+    def _blurred(self, task: PixelTask, image: int) -> Iterator[Array]:
         if self.how.reach:
-            left = task.left_in_image(SUMS, image)
-            runs = np.concatenate([np.array(each["blurred"]) for each in left], axis=1)
-        else:
-            runs = ChannelValues(self.how).sample(task, image)
-            runs *= np.array(_scales(task, self.how))[:, None, None]
-        rows = runs.reshape(len(runs), -1)
-        relate_to_sums(rows, numbers.threshold, divide=self.how.norm_sum)
-        return rows.reshape(runs.shape)
+            for left in task.left_in_image(SUMS, image):
+                yield np.array(left["blurred"])
+                left.release()
+            return
+        scales = np.array(_scales(task, self.how))[:, None, None]
+        for runs in ChannelValues(self.how).runs(task, image, slice(None)):
+            runs *= scales
+            yield runs
+
+    def of_nothing(self, task: PixelTask, columns: Sequence[int]) -> str:
+        """The image is not empty: it is what the threshold has left of it."""
+        wrong = super().of_nothing(task, columns)
+        threshold = numbers_so_far(task, self.how).threshold
+        if threshold is None:
+            return f"{wrong}, once prepared"
+        above = f"percentile p_sum={self.how.p_sum:g} of the sums ({threshold:g})"
+        if len(columns) == self.columns(task):
+            return (
+                f"no pixel has a blurred sum over the channels above {above}: lower p_sum or "
+                "sigma, or leave p_sum out"
+            )
+        return (
+            f"{wrong} in the pixels whose blurred sum is above {above}: lower p_sum, or leave the "
+            "channel out"
+        )
 
     def of_tile(
         self, task: PixelTask, unit: Unit, out: UnitWriter, reading: Reading, first: bool

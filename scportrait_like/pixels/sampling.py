@@ -197,8 +197,9 @@ class Weigh:
         if not valid:
             raise InputError(
                 f"no pixel of {', '.join(image.name for image in task.images)} has a number in all "
-                "of its channels (all are NaN or infinite in one of them): there is nothing to "
-                "learn from"
+                "of its channels (all are NaN or infinite in one of them"
+                f"{'' if task.prepared is None else ' once prepared: lower p_sum or sigma'}): "
+                "there is nothing to learn from"
             )
         wanted = self.sampling.wanted(valid)
         drawn = min(wanted, int(self.sampling.max_samples))
@@ -260,12 +261,16 @@ def sample_of(task: PixelTask) -> Sample:
         )
     del hashes, strata
     image = images[taken]
-    rows, position = _gathered(task, stage, taken, int(quota.sum()))
-    # Tiles are not in the order of positions.
+    del images
+    position = _positions(task, stage, taken)
+    # Tiles are not in the order of positions; rows go to their places at once.
     order = np.lexsort((position, image))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    rows = _rows(task, stage, taken, place)
     per_image = np.bincount(image, minlength=len(task.images)).tolist()
     counts = {**json.loads(text_of(weighed["summary"])), "images": per_image}
-    return Sample(rows[order], image[order], position[order], counts)
+    return Sample(rows, image[order], position[order], counts)
 
 
 def note_sampling(weighed: UnitReader) -> None:
@@ -273,14 +278,18 @@ def note_sampling(weighed: UnitReader) -> None:
     counts = json.loads(text_of(weighed["summary"]))
     if counts["drawn"] < counts["wanted"]:
         logger.warning(
-            "the map is trained on %s pixels (max_samples) instead of %s, of %s with numbers in "
+            "a map is trained on %s pixels (max_samples) instead of %s, of %s with numbers in "
             "all channels: raise max_samples to train on more",
             f"{counts['drawn']:,}",
             f"{counts['wanted']:,}",
             f"{counts['valid']:,}",
         )
     else:
-        logger.info("%s of %s pixels are sampled", f"{counts['drawn']:,}", f"{counts['valid']:,}")
+        logger.info(
+            "a map is trained on %s of %s pixels; training itself ends before a Ctrl-C does",
+            f"{counts['drawn']:,}",
+            f"{counts['valid']:,}",
+        )
 
 
 def text_of(content: NDArray[Any]) -> str:
@@ -353,19 +362,30 @@ def _kept(task: PixelTask, stage: str) -> tuple[Int64, NDArray[np.uint64], NDArr
     return np.concatenate(images), np.concatenate(hashes), np.concatenate(strata)
 
 
-def _gathered(
-    task: PixelTask, stage: str, taken: NDArray[np.bool_], n: int
-) -> tuple[NDArray[np.float64], Int64]:
-    """Rows and positions of the pixels that are taken of those kept, in the order of tiles."""
-    rows = np.empty((n, len(task.images[0].channels)))
-    position = np.empty(n, np.int64)
+def _positions(task: PixelTask, stage: str, taken: NDArray[np.bool_]) -> Int64:
+    """Positions of the pixels that are taken of those kept, in the order of tiles."""
+    found: list[Int64] = []
+    seen = 0
+    for _, left in _tiles(task, stage):
+        kept = left["positions"]
+        found.append(kept[taken[seen : seen + len(kept)]])
+        seen += len(kept)
+        left.release()
+    return np.concatenate(found)
+
+
+def _rows(
+    task: PixelTask, stage: str, taken: NDArray[np.bool_], place: Int64
+) -> NDArray[np.float64]:
+    """Rows of the pixels that are taken, each at the place that it has among all of them."""
+    rows = np.empty((len(place), len(task.images[0].channels)))
     seen = put = 0
     for _, left in _tiles(task, stage):
         kept = left["rows"]
         mine = taken[seen : seen + len(kept)]
         seen += len(kept)
-        to = slice(put, put := put + int(mine.sum()))
+        to = place[put : put + int(mine.sum())]
         rows[to] = kept[mine]
-        position[to] = left["positions"][mine]
+        put += len(to)
         left.release()
-    return rows, position
+    return rows

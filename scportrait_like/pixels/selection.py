@@ -59,8 +59,8 @@ class Values(Protocol):
         None: they are too many to be counted.
         """
 
-    def sample(self, task: PixelTask, image: int) -> Array:
-        """Some of an image's values, (columns, runs, length): neighbours are in one run."""
+    def samples(self, task: PixelTask, image: int) -> Iterator[Array]:
+        """Some of an image's values, (runs, length), column by column: a run has neighbours."""
 
     def of_tile(
         self, task: PixelTask, unit: Unit, out: UnitWriter, reading: Reading, first: bool
@@ -68,7 +68,10 @@ class Values(Protocol):
         """All values of a tile, column by column; more may be left, where it is the first time."""
 
     def describe(self, task: PixelTask, columns: Sequence[int]) -> str:
-        """What some of the columns are, for messages."""
+        """What some of the columns are, for messages: "channel A has"."""
+
+    def of_nothing(self, task: PixelTask, columns: Sequence[int]) -> str:
+        """What is wrong with columns without any value."""
 
 
 def selection_stages(values: Values, *, counted: bool) -> list[Stage]:
@@ -101,7 +104,7 @@ class Guess:
         bounds = np.full((len(task.images), self.values.columns(task), 2), np.nan)
         for image in range(len(task.images)):
             if self.values.counts(task, image) is None:
-                for column, runs in enumerate(self.values.sample(task, image)):
+                for column, runs in enumerate(self.values.samples(task, image)):
                     bounds[image, column] = bounds_of(runs, self.values.percentile / 100)
         out.put("bounds", bounds)
         reading.lap("percentiles")
@@ -128,7 +131,9 @@ def bounds_of(runs: Array, share: float) -> tuple[float, float]:
     first = floor((share - slack) * (total - 1))
     last = ceil((share + slack) * (total - 1))
     ranks = [rank for rank in (first, last) if 0 <= rank < total]
-    ordered = np.partition(runs[there], ranks) if ranks else runs
+    ordered = runs[there]
+    if ranks:
+        ordered.partition(ranks)
     return (
         float(ordered[first]) if first >= 0 else -np.inf,
         float(ordered[last]) if last < total else np.inf,
@@ -203,13 +208,7 @@ class Found:
             found = np.array(
                 [counted_quantile(lowest, n, self.values.percentile / 100) for n in by_column]
             )
-            _refuse(
-                task,
-                self.values,
-                image,
-                np.array([n.any() for n in by_column]),
-                "nothing but zeros",
-            )
+            _refuse_empty(task, self.values, image, np.array([not n.any() for n in by_column]))
         else:
             checked = task.left(f"{self.values.name}-check")
             found, bounds = np.array(checked["found"][image]), np.array(checked["bounds"][image])
@@ -231,6 +230,12 @@ def _refuse(task: PixelTask, values: Values, image: int, fine: NDArray[np.bool_]
         raise InputError(f"image {task.images[image].name}: {described} {has}")
 
 
+def _refuse_empty(task: PixelTask, values: Values, image: int, empty: NDArray[np.bool_]) -> None:
+    if empty.any():
+        wrong = values.of_nothing(task, np.flatnonzero(empty).tolist())
+        raise InputError(f"image {task.images[image].name}: {wrong}")
+
+
 def _settled(
     task: PixelTask, values: Values, stage: str, image: int, bounds: Float64
 ) -> tuple[Float64, Float64]:
@@ -240,13 +245,13 @@ def _settled(
     for left in task.left_in_image(stage, image):
         counts += left["counts"]
         sizes += np.diff(left["ends"])
+        left.release()
     wanted = ~np.isnan(bounds[:, 0])
-    empty = wanted & (counts[:, 0] == 0)
-    _refuse(task, values, image, ~empty, "nothing but zeros and NaN")
+    _refuse_empty(task, values, image, wanted & (counts[:, 0] == 0))
     found, again = np.full(len(bounds), np.nan), np.full((len(bounds), 2), np.nan)
     share = values.percentile / 100
-    for columns in _batches(sizes):
-        inside = _gathered(task.left_in_image(stage, image), columns)
+    for columns in batches(sizes.tolist(), _TOGETHER):
+        inside = _gathered(task.left_in_image(stage, image), columns, sizes)
         for column, kept in zip(columns, inside, strict=True):
             if wanted[column]:
                 total, below, at_low, at_high = counts[column].tolist()
@@ -256,26 +261,30 @@ def _settled(
     return found, again
 
 
-def _batches(sizes: NDArray[np.int64]) -> Iterator[range]:
-    """Neighbouring columns whose kept values are few enough to be held together."""
+def batches(sizes: Sequence[int], most: int) -> Iterator[range]:
+    """Neighbouring columns of such sizes that have no more than `most` together, or are alone."""
     start, held = 0, 0
-    for column, size in enumerate(sizes.tolist()):
-        if column > start and held + size > _TOGETHER:
+    for column, size in enumerate(sizes):
+        if column > start and held + size > most:
             yield range(start, column)
             start, held = column, 0
         held += size
     yield range(start, len(sizes))
 
 
-def _gathered(left: Iterator[UnitReader], columns: range) -> list[Array]:
-    pieces: list[list[Array]] = [[] for _ in columns]
+def _gathered(left: Iterator[UnitReader], columns: range, sizes: NDArray[np.int64]) -> list[Array]:
+    """The kept values of columns; each is held once."""
+    found: list[Array] = []
+    filled = [0] * len(columns)
     for reader in left:
-        ends = reader["ends"]
-        inside = np.array(reader["inside"][ends[columns.start] : ends[columns.stop]])
-        cuts = ends[columns.start : columns.stop + 1] - ends[columns.start]
-        for number, piece in enumerate(pieces):
-            piece.append(inside[cuts[number] : cuts[number + 1]])
-    return [np.concatenate(piece) for piece in pieces]
+        ends, inside = np.array(reader["ends"]), reader["inside"]
+        found = found or [np.empty(sizes[column], inside.dtype) for column in columns]
+        for number, column in enumerate(columns):
+            piece = inside[ends[column] : ends[column + 1]]
+            found[number][filled[number] : filled[number] + len(piece)] = piece
+            filled[number] += len(piece)
+        reader.release()
+    return found
 
 
 @dataclass

@@ -27,6 +27,9 @@ _TAKEN: Final = frozenset(
         *("K", "H", "resample_proportion", "linkage", "z_score", "z_cap", "cluster"),
     }
 )
+# flowsom makes a matrix of nodes x nodes in float64, and looks at every node for every pixel.
+MOST_NODES: Final = 10_000
+
 # What has a name of its own here, and what to use.
 _OURS: Final = {
     "cols_to_use": "channels",
@@ -117,11 +120,15 @@ class SomSettings:
             name: _whole(name, value, low, high)
             for name, value, low, high in (
                 ("n_clusters", n_clusters, 1, 1 << 16),
-                ("xdim", xdim, 1, 1 << 12),
-                ("ydim", ydim, 1, 1 << 12),
+                ("xdim", xdim, 1, MOST_NODES),
+                ("ydim", ydim, 1, MOST_NODES),
                 ("random_state", seed, 0, (1 << 32) - 1),
             )
         }
+        if instance_key == region_key:
+            raise InputError(
+                f"instance_key and region_key need names of their own, not {region_key!r}"
+            )
         seed = numbers.pop("random_state")
         _check_nodes(**numbers)
         given = dict(arguments or {})
@@ -178,6 +185,11 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
 def _check_nodes(n_clusters: int, xdim: int, ydim: int) -> None:
     if xdim * ydim < 2:
         raise InputError("a map needs two nodes at least: raise xdim or ydim")
+    if xdim * ydim > MOST_NODES:
+        raise InputError(
+            f"a map of {xdim} x {ydim} (xdim x ydim) has {xdim * ydim:,} nodes, and flowsom's "
+            f"memory grows with their square: {MOST_NODES:,} are allowed"
+        )
     if n_clusters > xdim * ydim:
         raise InputError(
             f"{n_clusters} metaclusters (n_clusters) cannot be made of {xdim * ydim} nodes "
@@ -215,6 +227,11 @@ def _check_arguments(
     for name in given:
         if name in _OURS:
             raise InputError(f"flowsom's argument {name} is not passed on: use {_OURS[name]}")
+    if kind is None and given.get("mst", 1) != 1:
+        raise InputError(
+            f"mst={given['mst']!r} is not allowed: flowsom's estimators only train with mst=1, "
+            "leave it out"
+        )
     if kind is not None or not _TAKEN.issuperset(given):
         _check_names(given, kind or _flowsom_estimator(estimator))
     if given.get("importance") is not None:

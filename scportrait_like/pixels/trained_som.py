@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scportrait_like.errors import InputError, MissingInputError, ModelError
+from scportrait_like.pixels.prepared import Percentiles, Preparation, check_known
 from scportrait_like.run.durable import write_json
 
 if TYPE_CHECKING:
@@ -112,6 +113,26 @@ class TrainedSom:
 
         index = np.arange(1, self.n_nodes + 1)
         return pd.Series(self.metaclusters, index=index, name="metaclustering", dtype=np.int64)
+
+    def prepared_by(self) -> tuple[Preparation | None, Percentiles | None]:
+        """How pixels are prepared for it, and by which percentiles; None: they are as they are.
+
+        Raises
+        ------
+        InputError
+            They do not belong together, or not to the channels.
+        """
+        if self.preparation is None:
+            if self.percentiles is not None:
+                raise InputError("it has percentiles, but no preparation that they are of")
+            return None, None
+        how = Preparation.from_json(self.preparation)
+        if self.percentiles is None:
+            known = Percentiles(None, None, None)
+        else:
+            known = Percentiles.from_json(self.percentiles)
+        check_known(how, known, len(self.channels))
+        return how, known
 
     def predict(self, rows: NDArray[np.float64]) -> NDArray[np.int64]:
         """Ask the cluster model itself.
@@ -278,6 +299,10 @@ class TrainedSom:
             raise InputError(f"{where} is damaged: its codes are not all finite numbers")
         if self.metaclusters.min() < 1:
             raise InputError(f"{where} is damaged: metaclusters count from 1")
+        try:
+            self.prepared_by()
+        except InputError as error:
+            raise InputError(f"{where} is damaged: {error}") from None
 
 
 def name_of(kind: Any) -> str:

@@ -4,26 +4,34 @@ Nothing here touches pyplot's state or opens a window, so it works in scripts, i
 machines without a screen. matplotlib is imported when the first picture is drawn.
 
 Of pixels that `scportrait_like.im.flowsom` clustered into ``sdata, fsom, mapping``, with the table
-of `scportrait_like.tb.cluster_intensity`:
+of `scportrait_like.tb.cluster_intensity`, which has a row for each cluster and image; in its `uns`
+is what holds of all images together:
 
 >>> import scportrait_like as sl
->>> sl.pl.plot_cluster_map(sdata["metaclusters"])
->>> sl.pl.plot_cluster_map(sdata["clusters"], mapping, crop=(0, 500, 0, 500))
+>>> sl.pl.plot_cluster_map(sdata["metaclusters_fov0"])
+>>> sl.pl.plot_cluster_map(sdata["clusters_fov0"], mapping, crop=(0, 200, 0, 200))
 >>> table = sdata["cluster_intensities"]
->>> pixels = table.obs["pixels"]
->>> sl.pl.plot_cluster_heatmap(table.X, table.var_names, metaclusters=mapping, counts=pixels)
+>>> kinds, nodes, names = table.uns["metaclusters"], table.uns["clusters"], table.var_names
+>>> sl.pl.plot_cluster_heatmap(kinds["mean"], names, counts=kinds["pixels"])
+>>> pixels = nodes["pixels"]
+>>> sl.pl.plot_cluster_heatmap(nodes["mean"], names, metaclusters=mapping, counts=pixels)
 >>> codes = fsom.get_cluster_data().obsm["codes"]
->>> sl.pl.plot_som(codes, mapping, (10, 10), counts=pixels)
+>>> sl.pl.plot_som(codes, mapping, (8, 8), counts=pixels)
 """
 
 from scportrait_like.plot._cells import CellTable, CellValues, ClusterValues
-from scportrait_like.plot._clusters import plot_cluster_map
+from scportrait_like.plot._clusters import plot_cluster_cells, plot_cluster_map
 from scportrait_like.plot._common import pick_level
 from scportrait_like.plot._distributions import plot_distributions
 from scportrait_like.plot._embeddings import Components, plot_embedding, principal_components
-from scportrait_like.plot._heatmaps import plot_cluster_heatmap, z_scores
+from scportrait_like.plot._heatmaps import (
+    HeatmapOrder,
+    HeatmapValues,
+    plot_cluster_heatmap,
+    z_scores,
+)
 from scportrait_like.plot._image import plot_image
-from scportrait_like.plot._legends import percent
+from scportrait_like.plot._legends import checked_names, percent
 from scportrait_like.plot._masks import plot_masks
 from scportrait_like.plot._palette import cluster_colours
 from scportrait_like.plot._planes import PlanesOf, choose_planes
@@ -37,13 +45,17 @@ __all__ = [
     "CellValues",
     "ClusterValues",
     "Components",
+    "HeatmapOrder",
+    "HeatmapValues",
     "PlanesOf",
     "View",
+    "checked_names",
     "choose_planes",
     "cluster_colours",
     "fitting_view",
     "percent",
     "pick_level",
+    "plot_cluster_cells",
     "plot_cluster_heatmap",
     "plot_cluster_map",
     "plot_distributions",

@@ -226,6 +226,31 @@ class CellTable:
             found[there] = array.oindex[rows[order[at[there]]], slice(None)]
         return found
 
+    def commonest(
+        self, key: str, region: str, ids: npt.NDArray[Any] | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Tell which column of an entry of `obsm` is the largest of each cell.
+
+        Parameters
+        ----------
+        key
+            Of the entry.
+        region
+            The mask of the cells.
+        ids
+            (n,) those asked for; None: all that the table has of the mask.
+
+        Returns
+        -------
+        Their ids (n,), and the numbers (n,) of the columns, from 1: of several that are equal the
+        lowest; 0 where none is above 0.
+        """
+        if ids is None:
+            ids = np.asarray(self._group[f"obs/{self._instance_key}"])[self._rows_of(region)]
+        values = self.embedded(key, region, ids)
+        largest = values.max(axis=1, initial=0) > 0
+        return ids, np.where(largest, values.argmax(axis=1) + 1, 0)
+
     def about(self, key: str) -> dict[str, Any]:
         """Read a mapping of `uns`; empty where there is none."""
         path = f"uns/{key}"

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from scportrait_like.errors import InputError, ShapeError
 from scportrait_like.plot import _common as common
-from scportrait_like.plot._legends import Legend, percent
-from scportrait_like.plot._masks import Mask
+from scportrait_like.plot._legends import Legend, checked_names, percent
+from scportrait_like.plot._masks import BACKGROUND, Mask
 from scportrait_like.plot._palette import cluster_colours, shades
 from scportrait_like.plot._panels import LEFT, Panels
+from scportrait_like.plot._values import checked_ids, rows_of_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ def plot_cluster_map(
         (m + 1,) numbers: pixels of no cluster, then of each metacluster 1..m, where the legend
         shall tell their shares of more than is drawn.
     names
-        Names of metaclusters by number, such as ``{3: "B cells"}``.
+        Names of metaclusters by number, such as ``{3: "B cells"}``; numbers may be text.
     crop
         (y0, y1, x0, x1) in pixels of ``clusters``.
     scale
@@ -80,13 +81,101 @@ def plot_cluster_map(
     of_each = checked_metaclusters(metaclusters)
     colours, groups = _coloured(numbers.astype(np.int64), of_each)
     painted = np.round(colours * 255).astype(np.uint8)[inverse.reshape(y1 - y0, x1 - x0)]
-    legend, none = _legend(groups, seen, counts, names)
+    most = None if of_each is None else int(of_each.max())
+    legend, none = _legend(groups, seen, counts, names, most)
 
+    notes = ["shades: clusters"] if of_each is not None else []
+    notes += [f"no cluster: {none} of the pixels"] if none else []
+    notes += [footnote] if footnote else []
+    return _page(painted, crop, scale, legend, notes, title).finish(save)
+
+
+def plot_cluster_cells(
+    mask: Mask,
+    ids: npt.ArrayLike,
+    metaclusters: npt.ArrayLike,
+    *,
+    names: Mapping[int, str] | None = None,
+    crop: common.Crop | None = None,
+    scale: float = 1.0,
+    title: str | None = None,
+    footnote: str = "",
+    save: str | Path | None = None,
+) -> Figure:
+    """Draw each cell of a mask in the colour of its metacluster, such as that of most its pixels.
+
+    Parameters
+    ----------
+    mask
+        (y, x) integers, 0 is background, which is drawn dark. Read only where it is drawn. For a
+        large mask pass a level of its pyramid, and its ``scale``.
+    ids
+        (n,) integers, all different, in any order: the labels.
+    metaclusters
+        (n,) integers, counted from 1; 0 is none. Those cells are drawn pale grey, and so are cells
+        that are not among `ids`.
+    names
+        Names of metaclusters by number; numbers may be text.
+    crop
+        (y0, y1, x0, x1) in pixels of ``mask``.
+    scale
+        Pixels of the full image in one pixel of the mask; the axes count those of the full image.
+    title, footnote
+        Drawn above and below.
+    save
+        Where to write the picture; the suffix chooses the format.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The cells, and a legend with each metacluster's share of the cells that have one: of all
+        `ids`, or with `crop` of those in view.
+
+    Raises
+    ------
+    InputError, ShapeError
+        The arguments do not fit each other.
+    """
+    from matplotlib.colors import to_rgb
+
+    cells, groups = common.checked_labels(mask), np.asarray(metaclusters)
+    if groups.ndim != 1 or np.shape(ids) != groups.shape:
+        raise ShapeError(
+            f"ids and metaclusters must be (n,), but are {np.shape(ids)} and {groups.shape}."
+        )
+    if len(groups) and (groups.dtype.kind not in "ui" or groups.min() < 0):
+        raise InputError("metaclusters must be integers, counted from 1, or 0 for none.")
+    keys, groups = checked_ids(ids, groups.astype(np.int64))
+    box = common.checked_crop(crop, (cells.shape[0], cells.shape[1]))
+    y0, y1, x0, x1 = box
+    rows, _ = rows_of_pixels(np.asarray(cells[y0:y1, x0:x1]), keys)
+    of_rows = np.concatenate([groups, [0, 0]])
+    colours = cluster_colours(of_rows.tolist())
+    colours[-1] = to_rgb(BACKGROUND)
+    painted = np.round(colours * 255).astype(np.uint8)[rows]
+    seen = np.unique(rows)
+    of_cells = groups if crop is None else of_rows[seen[seen <= len(keys)]]
+    found = {int(k): int(n) for k, n in zip(*np.unique(of_cells, return_counts=True), strict=True)}
+    without = found.pop(0, 0) or int((rows == len(keys)).any())
+    of = "of cells" if crop is None else "in view"
+    legend = Legend.listing(found, checked_names(names), of, without)
+    notes = [f"{len(of_cells):,} cell{'' if len(of_cells) == 1 else 's'}"]
+    notes += [footnote] if footnote else []
+    return _page(painted, box, scale, legend, notes, title).finish(save)
+
+
+def _page(
+    painted: npt.NDArray[np.uint8],
+    crop: common.Crop,
+    scale: float,
+    legend: Legend,
+    notes: list[str],
+    title: str | None,
+) -> Panels:
+    """Return a page with a picture (y, x, 3) and the legend beside it."""
     width, height = common.fitted(crop, _LONGEST)
     wide, tall = legend.size(height)
-    notes = [f"{scale:.0f} x {scale:.0f} pixels seen as one"] if scale > 1.5 else []
-    notes += ["shades: clusters"] if of_each is not None else []
-    notes += [f"no cluster: {none} of the pixels"] if none else []
+    thinned = [f"{scale:.0f} x {scale:.0f} pixels seen as one"] if scale > 1.5 else []
     page = Panels.grid(
         1,
         (width, height),
@@ -94,7 +183,7 @@ def plot_cluster_map(
         below=max(_BELOW, tall - height),
         last=0,
         title=None,
-        footnote="; ".join([*notes, footnote] if footnote else notes),
+        footnote="; ".join([*thinned, *notes]),
     )
     left, bottom, _, _ = page.boxes[0]
     axes = common.show(page.figure, (left, bottom, width, height), painted, crop, scale)
@@ -102,7 +191,7 @@ def plot_cluster_map(
     if title:
         page.name(0, title, width)
     legend.draw(page, LEFT + width + _GAP, bottom + height, height)
-    return page.finish(save)
+    return page
 
 
 def checked_metaclusters(metaclusters: npt.ArrayLike | None) -> npt.NDArray[np.int64] | None:
@@ -139,6 +228,7 @@ def _legend(
     seen: npt.NDArray[Any],
     counts: npt.ArrayLike | None,
     names: Mapping[int, str] | None,
+    most: int | None,
 ) -> tuple[Legend, str]:
     """List the metaclusters in view, or all that were counted; and the share of no cluster."""
     if counts is None:
@@ -154,6 +244,8 @@ def _legend(
                 f"metacluster in view, {groups.max(initial=0)}, but are {known.shape}."
             )
         found = {k: int(n) for k, n in enumerate(known) if n > 0 or k in groups}
-        of = "of pixels"
+        of, most = "of pixels", known.size - 1
     total, without = sum(found.values()), found.pop(0, 0)
-    return Legend.listing(found, names, of, without), percent(without, total) if without else ""
+    return Legend.listing(found, checked_names(names, most), of, without), percent(
+        without, total
+    ) if without else ""

@@ -88,11 +88,23 @@ def finish(figure: Figure, texts: Iterable[Text], save: str | Path | None) -> Fi
         text.set_parse_math(False)
         text.set_fontfamily(fonts)
     if save is not None:
+        _check_path(figure, Path(save))
         with warnings.catch_warnings():
             # A name in a script that the font lacks is drawn as boxes, which says enough.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure.savefig(Path(save), dpi=DPI)
     return figure
+
+
+def _check_path(figure: Figure, path: Path) -> None:
+    """Refuse a format that nobody knows, and a folder that is not there."""
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in formats:
+        raise InputError(
+            f"save={str(path)!r}: the suffix chooses the format; known are {', '.join(formats)}."
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"save={str(path)!r}: there is no folder {path.parent.absolute()}.")
 
 
 @functools.cache

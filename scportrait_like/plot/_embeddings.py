@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scportrait_like.errors import InputError, ShapeError
 from scportrait_like.plot import _common as common
-from scportrait_like.plot._legends import Legend
+from scportrait_like.plot._legends import Legend, checked_names
 from scportrait_like.plot._palette import cluster_colours
 from scportrait_like.plot._panels import LEFT, Panels
 
@@ -135,7 +135,7 @@ def plot_embedding(
         raise ShapeError(f"points must be (n, 2), with two axis_names, but are {places.shape}.")
     if not np.isfinite(places).all():
         raise InputError("points hold NaN or infinity.")
-    legend, of_each = None, None
+    legend, of_each, named = None, None, checked_names(names)
     if groups is not None:
         of_each = np.asarray(groups)
         if of_each.shape != places.shape[:1] or of_each.dtype.kind not in "ui":
@@ -143,7 +143,7 @@ def plot_embedding(
         numbers, counts = np.unique(of_each, return_counts=True)
         found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
         without = found.pop(0, 0)
-        legend = Legend.listing(found, names, "of cells", without)
+        legend = Legend.listing(found, named, "of cells", without)
     box, beyond = _extent(places)
     notes = [f"{len(places):,} cell{'' if len(places) == 1 else 's'}"]
     notes += [f"{beyond:,} beyond the axes"] if beyond else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scportrait_like.errors import InputError, ShapeError
 from scportrait_like.plot import _common as common
 from scportrait_like.plot._clusters import checked_metaclusters
-from scportrait_like.plot._legends import cluster_name, percent
+from scportrait_like.plot._legends import checked_names, cluster_name, percent
 from scportrait_like.plot._palette import cluster_colours, ink_upon
 from scportrait_like.plot._panels import PAGE, Panels
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
+HeatmapValues = Literal["z", "mean"]
+HeatmapOrder = Literal["similar", "number"]
 
 _NO_VALUE: Final = "#c8c8c8"
 # Inches
 _COLUMN: Final = (0.2, 0.42)  # width of a channel: least, most
-_ROW: Final = (0.26, 0.11, 0.05)  # height of a row: few, more, very many
+_ROW: Final = (0.26, 0.11, 0.05)  # height of a row of clusters: few, more, very many
+_LABEL: Final = 0.14  # least distance of two names; rows of metaclusters are as high
 _STRIP: Final = 0.22
 _GAP: Final = 0.06
+_LEAD: Final = 0.08  # between names and their colours
 _CHARACTER: Final = 0.082  # at 9 points, generously
 _NAME: Final = 20  # characters of a channel's name
 _SHARES: Final = 1.2  # bars, and the shares written beside them
@@ -67,12 +71,14 @@ def plot_cluster_heatmap(
     metaclusters: npt.ArrayLike | None = None,
     counts: npt.ArrayLike | None = None,
     names: Mapping[int, str] | None = None,
+    values: HeatmapValues = "z",
+    order: HeatmapOrder = "similar",
     limit: float = 3.0,
     title: str | None = None,
     footnote: str = "",
     save: str | Path | None = None,
 ) -> Figure:
-    """Draw the mean of each cluster in each channel, as z-scores over the clusters.
+    """Draw the mean of each cluster in each channel, as it is or as z-scores over the clusters.
 
     Parameters
     ----------
@@ -87,6 +93,14 @@ def plot_cluster_heatmap(
         (K,) pixels of each row; their shares are drawn beside.
     names
         Names of metaclusters by number.
+    values
+        "z": how many standard deviations a mean lies from those of the other rows, which tells what
+        distinguishes a row but not by how much: of few rows one is far away in nearly every
+        channel. "mean": the means themselves, all channels in one scale.
+    order
+        "similar": rows and columns that are alike stand side by side (average linkage of z-scores,
+        leaves in the order of Bar-Joseph et al. 2001). "number": rows by their metacluster, then by
+        their own number, columns as they are given: the same in several pictures.
     limit
         z-scores beyond have the last colours.
     title, footnote
@@ -97,9 +111,8 @@ def plot_cluster_heatmap(
     Returns
     -------
     matplotlib.figure.Figure
-        Rows and columns that are alike stand side by side (average linkage, leaves in the order of
-        Bar-Joseph et al. 2001). The z-score is (mean - m) / s, with m and s those of a channel over
-        the rows, each row once; 0 where all rows are equal.
+        The z-score is (mean - m) / s, with m and s those of a channel over the rows, each row once;
+        0 where all rows are equal.
 
     Raises
     ------
@@ -112,21 +125,52 @@ def plot_cluster_heatmap(
         raise ShapeError(f"{len(of_each)} metaclusters were given for {len(table)} clusters.")
     if not limit > 0:
         raise InputError(f"limit={limit}: expected a number above 0.")
+    for name, value, known in (("values", values, HeatmapValues), ("order", order, HeatmapOrder)):
+        if value not in get_args(known):
+            raise InputError(f"{name}={value!r}: expected one of {', '.join(get_args(known))}.")
+    named = checked_names(names, len(table) if of_each is None else int(of_each.max()))
     scores = z_scores(table)
-    rows = _arranged(scores, of_each, names)
-    columns = _leaves(np.nan_to_num(scores).T)
+    rows = _arranged(scores, of_each, named, order == "similar")
+    columns = list(range(len(channels)))
+    if order == "similar":
+        columns = _leaves(np.nan_to_num(scores).T)
     page, below = _page(rows, [channels[k] for k in columns], sizes is not None, footnote)
     box = page.boxes[0]
     if title:
         page.name(0, title, box[2])
-    top = float(min(limit, np.nanmax(np.abs(scores), initial=0.0)) or 1.0)
-    beyond = bool((np.abs(scores) > top).any())
-    _draw(page, below, scores[rows.order][:, columns], top, beyond)
+    scale = _Scale.of_scores(scores, limit) if values == "z" else _Scale.of_means(table)
+    shown = scores if values == "z" else table
+    _draw(page, below, shown[rows.order][:, columns], scale)
     _write_columns(page, box, [channels[k] for k in columns])
     _draw_groups(page, box, rows, of_each is not None)
     if sizes is not None:
         _draw_shares(page, box, rows, sizes)
     return page.finish(save)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Which values have which colours, and what they are called."""
+
+    low: float
+    high: float
+    ticks: list[float]
+    colours: str
+    name: str
+    beyond: bool = False
+
+    @classmethod
+    def of_scores(cls, scores: Floats, limit: float) -> _Scale:
+        top = float(min(limit, np.nanmax(np.abs(scores), initial=0.0)) or 1.0)
+        beyond = bool((np.abs(scores) > top).any())
+        return cls(-top, top, [-top, 0, top], "RdBu_r", "z-score over the rows", beyond)
+
+    @classmethod
+    def of_means(cls, means: Floats) -> _Scale:
+        there = means[np.isfinite(means)]
+        low, high = min(0.0, there.min(initial=0.0)), there.max(initial=0.0)
+        high = float(high if high > low else low + 1)
+        return cls(float(low), high, [float(low), high], "viridis", "mean")
 
 
 def z_scores(means: Floats) -> Floats:
@@ -169,18 +213,25 @@ def _leaves(vectors: Floats) -> list[int]:
 
 
 def _arranged(
-    scores: Floats, metaclusters: npt.NDArray[np.int64] | None, names: Mapping[int, str] | None
+    scores: Floats,
+    metaclusters: npt.NDArray[np.int64] | None,
+    names: Mapping[int, str],
+    similar: bool,
 ) -> _Rows:
     filled = np.nan_to_num(scores)
+
+    def leaves(vectors: Floats) -> list[int]:
+        return _leaves(vectors) if similar else list(range(len(vectors)))
+
     if metaclusters is None:
-        order = np.asarray(_leaves(filled), np.int64)
+        order = np.asarray(leaves(filled), np.int64)
         return _Rows(order, order + 1, [cluster_name(int(k) + 1, names) for k in order])
     groups = np.unique(metaclusters)
     middles = np.stack([filled[metaclusters == group].mean(axis=0) for group in groups])
     order = np.concatenate(
         [
-            members[_leaves(filled[members])]
-            for members in (np.flatnonzero(metaclusters == groups[k]) for k in _leaves(middles))
+            members[leaves(filled[members])]
+            for members in (np.flatnonzero(metaclusters == groups[k]) for k in leaves(middles))
         ]
     )
     arranged = _Rows(order, metaclusters[order], [])
@@ -188,13 +239,25 @@ def _arranged(
     return _Rows(order, arranged.groups, [cluster_name(group, names) for group in starts])
 
 
+def _row(n: int, of_clusters: bool) -> float:
+    """Return the height of a row; each of a metacluster has room for its name."""
+    if n <= 40:
+        return _ROW[0]
+    if not of_clusters:
+        return _LABEL
+    return _ROW[1] if n <= 100 else _ROW[2]
+
+
 def _page(rows: _Rows, channels: list[str], shares: bool, footnote: str) -> tuple[Panels, float]:
     """Return the page with the box of the heatmap, and what stands below that."""
     n, c = len(rows.order), len(channels)
-    left = 0.15 + _CHARACTER * max(map(common.text_width, rows.names)) + _GAP + _STRIP + _GAP
+    left = (
+        0.15 + _CHARACTER * max(map(common.text_width, rows.names)) + _LEAD + _GAP + _STRIP + _GAP
+    )
     beside = _GAP + (_SHARES if shares else 0.1)
     width = c * float(np.clip((PAGE - left - beside) / c, *_COLUMN))
-    height = n * (_ROW[0] if n <= 40 else _ROW[1] if n <= 100 else _ROW[2])
+    # Of thin rows too there are no more names than have room beside them.
+    height = max(n * _row(n, len(rows.runs) < n), len(rows.runs) * _LABEL)
     longest = max(common.text_width(common.shorten(name, _NAME)) for name in channels)
     below = 0.12 + _CHARACTER * longest + _SCALE
     page = Panels.grid(
@@ -210,16 +273,16 @@ def _page(rows: _Rows, channels: list[str], shares: bool, footnote: str) -> tupl
     return page, below
 
 
-def _draw(page: Panels, below: float, scores: Floats, top: float, beyond: bool) -> None:
+def _draw(page: Panels, below: float, shown: Floats, scale: _Scale) -> None:
     import matplotlib as mpl
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    colours = mpl.colormaps["RdBu_r"].with_extremes(bad=_NO_VALUE)
-    norm, box = Normalize(-top, top), page.boxes[0]
+    colours = mpl.colormaps[scale.colours].with_extremes(bad=_NO_VALUE)
+    norm, box = Normalize(scale.low, scale.high), page.boxes[0]
     axes = page.axes(box)
     axes.pcolormesh(
-        np.ma.masked_invalid(scores), cmap=colours, norm=norm, edgecolors="none", rasterized=True
+        np.ma.masked_invalid(shown), cmap=colours, norm=norm, edgecolors="none", rasterized=True
     )
     axes.invert_yaxis()
     axes.set_xticks([])
@@ -228,13 +291,13 @@ def _draw(page: Panels, below: float, scores: Floats, top: float, beyond: bool) 
     bar = page.axes((box[0], lowest, wide, 0.1))
     drawn = page.figure.colorbar(
         ScalarMappable(norm, colours), cax=bar, orientation="horizontal",
-        extend="both" if beyond else "neither", extendfrac=0.06, ticks=[-top, 0, top],
+        extend="both" if scale.beyond else "neither", extendfrac=0.06, ticks=scale.ticks,
     )  # fmt: skip
-    drawn.ax.set_xticklabels([f"{-top:.2g}", "0", f"{top:.2g}"])
+    drawn.ax.set_xticklabels([f"{tick:.2g}" for tick in scale.ticks])
     drawn.outline.set_linewidth(0.5)
     drawn.ax.tick_params(labelsize=8, length=2)
     style = {"fontsize": 8, "color": "#505050", "va": "bottom"}
-    page.write(box[0], lowest + 0.14, "z-score over the rows", 2.5, **style)
+    page.write(box[0], lowest + 0.14, scale.name, 2.5, **style)
 
 
 def _write_columns(
@@ -262,22 +325,43 @@ def _draw_groups(
     strip.set_xlim(0, 1)
     strip.set_ylim(n, 0)
     colours = cluster_colours(rows.groups.tolist())
-    step, lowest = height / n, np.inf
-    for (first, last), name in zip(rows.runs, rows.names, strict=True):
+    step = height / n
+    middles = np.array([(first + last) / 2 * step for first, last in rows.runs])
+    places = _apart(middles, _LABEL, height)
+    style: dict[str, Any] = {"fontsize": 9, "va": "center", "ha": "right"}
+    for (first, last), name, middle, place in zip(
+        rows.runs, rows.names, middles, places, strict=True
+    ):
         gap = min(0.06, 0.02 / step)
         strip.fill_between((0, 1), first + gap, last - gap, color=tuple(colours[first]), lw=0)
-        middle = bottom + height - (first + last) / 2 * step
-        # Groups of a few thin rows: a name is left out rather than written over another.
-        if lowest - middle > 0.13:
-            style: dict[str, Any] = {"fontsize": 9, "va": "center", "ha": "right"}
-            page.write(left - 2 * _GAP - _STRIP, middle, name, 99, **style)
-            lowest = middle
+        page.write(left - 2 * _GAP - _STRIP - _LEAD, bottom + height - place, name, 99, **style)
+        # From the name to its rows, which are elsewhere where many names stand close.
+        ends = (-(_GAP + _LEAD) / _STRIP, -_GAP / 3 / _STRIP)
+        if abs(place - middle) > 0.02:
+            strip.plot(ends, (place / step, middle / step), color="#909090", lw=0.5, clip_on=False)
     if of_clusters and step > 0.1:
         for row, k in enumerate(rows.order):
             y = bottom + height - (row + 0.5) * step
             style = {"fontsize": 6, "va": "center", "ha": "center"}
             ink = ink_upon(colours[row])
             page.write(left - _GAP - _STRIP / 2, y, str(k + 1), 99, color=ink, **style)
+
+
+def _apart(wanted: Floats, room: float, height: float) -> Floats:
+    """Return ascending places (n,) in [0, height], near those wanted, and `room` apart at least.
+
+    Names that are too near become a block about the mean of their places.
+    """
+    blocks: list[tuple[float, int]] = []  # the mean of places, each less its offset; how many
+    for k, place in enumerate(wanted.tolist()):
+        mean, n = place - k * room, 1
+        while blocks and blocks[-1][0] > mean:
+            before, m = blocks.pop()
+            mean, n = (mean * n + before * m) / (n + m), n + m
+        blocks.append((mean, n))
+    starts = np.repeat([mean for mean, _ in blocks], [n for _, n in blocks])
+    last = height - room * (len(wanted) - 1)
+    return np.asarray(np.clip(starts, 0, last) + room * np.arange(len(wanted)))
 
 
 def _draw_shares(

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from scportrait_like.errors import InputError
 from scportrait_like.plot import _common as common
 from scportrait_like.plot._palette import cluster_colours
 from scportrait_like.plot._panels import Panels
@@ -114,6 +115,40 @@ class Legend:
                 page.write(left + self._column(), middle, share, 9, ha="right", **grey)
         if self.more:
             page.write(x, top - (rows + 1.5) * ROW, self.more, 99, **grey)
+
+
+def checked_names(names: Mapping[Any, str] | None, most: int | None = None) -> dict[int, str]:
+    """Return names by number, also of keys that are text, as YAML and JSON may have them.
+
+    Parameters
+    ----------
+    names
+        As a user gives them.
+    most
+        The highest number there is; None: that is not known.
+
+    Raises
+    ------
+    InputError
+        No mapping, or names of what there is not.
+    """
+    if names is None:
+        return {}
+    if not isinstance(names, Mapping):
+        raise InputError(
+            f"names={names!r}: expected a mapping of numbers to names, such as {{3: 'B cells'}}."
+        )
+    found: dict[int, str] = {}
+    for key, name in names.items():
+        text = str(key).strip()
+        number = int(text) if text.isdecimal() else 0
+        if number < 1 or (most is not None and number > most):
+            there = "metaclusters count from 1" if most is None else f"there are 1 to {most}"
+            raise InputError(f"names: there is no metacluster {key!r}: {there}.")
+        if number in found:
+            raise InputError(f"names: metacluster {number} is named twice.")
+        found[number] = str(name)
+    return found
 
 
 def cluster_name(number: int, names: Mapping[int, str] | None) -> str:

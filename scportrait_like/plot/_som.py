@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scportrait_like.errors import InputError, ShapeError
 from scportrait_like.plot._clusters import checked_metaclusters
-from scportrait_like.plot._legends import Legend
+from scportrait_like.plot._legends import Legend, checked_names
 from scportrait_like.plot._palette import cluster_colours, ink_upon
 from scportrait_like.plot._panels import Panels
 from scportrait_like.plot._trees import spanning_tree, tree_layout
@@ -29,9 +29,9 @@ _NAME: Final = 2.0  # room for what stands above the grid
 _WIDEST: Final = 0.6  # between neighbours of the grid
 _SMALLEST: Final = 0.025  # radius of a node
 _LARGEST: Final = 0.3
-_WRITTEN: Final = 0.08  # nodes of so large a radius bear their number
+_WRITTEN: Final = 0.08  # nodes of so large a radius bear their number, others have it below
+_ROOM: Final = 0.33  # between neighbours of the grid, for numbers that stand below
 _FILLED: Final = 0.97  # of the distance between two nodes, by both of their radii
-_CROWDED: Final = 0.1  # so many nodes of a tree may have less room than that
 
 
 def plot_som(
@@ -79,12 +79,13 @@ def plot_som(
     known = counts is not None
     sums = np.bincount(groups, sizes)
     found = {int(group): int(sums[group]) if known else 0 for group in np.unique(groups)}
-    legend = Legend.listing(found, names, "of pixels")
+    legend = Legend.listing(found, checked_names(names, int(groups.max())), "of pixels")
     grid, step = _grid(shape)
     width, height = shape[0] * step, shape[1] * step
     column = max(width, _NAME)
     wide, tall = legend.size(_EDGE)
-    notes = ["areas of nodes: their shares; rings: no pixel"] if known else []
+    notes = ["areas of nodes: their shares"] if known else []
+    notes += ["rings: no pixel"] if (sizes == 0).any() else []
     page = Panels.grid(
         1,
         (column + _GAP + _EDGE, _EDGE),
@@ -103,7 +104,7 @@ def plot_som(
     ]
     page.name(0, f"Grid of {shape[0]} x {shape[1]} nodes", column)
     drawn = _Nodes(groups, sizes)
-    drawn.draw(page, page.boxes[0], grid, _FILLED * step / 2)
+    drawn.draw(page, page.boxes[0], grid, _FILLED * step / 2, below=step >= _ROOM)
     page.name(1, "Minimum spanning tree", _EDGE)
     edges = spanning_tree(nodes)
     laid = tree_layout(len(nodes), edges) * (_EDGE / 2 - _LARGEST) + _EDGE / 2
@@ -143,7 +144,7 @@ def _grid(shape: tuple[int, int]) -> tuple[Floats, float]:
 
 
 def _radii(places: Floats, sizes: Floats, largest: float) -> Floats:
-    """Return radii (K,) in inches: areas follow sizes; few nodes lie upon each other."""
+    """Return radii (K,) in inches: areas follow sizes, and no node covers another."""
     roots = np.sqrt(sizes / max(float(sizes.max()), 1e-300))
     room = np.full(len(places), np.inf)
     for k in range(1, len(places)):
@@ -152,7 +153,7 @@ def _radii(places: Floats, sizes: Floats, largest: float) -> Floats:
         room[k] = min(room[k], fitting.min())
         room[:k] = np.minimum(room[:k], fitting)
     if len(places) > 1:
-        largest = min(largest, float(np.quantile(room, _CROWDED)))
+        largest = min(largest, float(room.min()))
     return np.maximum(roots * largest, _SMALLEST)
 
 
@@ -170,7 +171,9 @@ class _Nodes:
         places: Floats,
         largest: float,
         edges: npt.NDArray[np.int64] | None = None,
+        below: bool = False,
     ) -> None:
+        """Draw them; their numbers where all nodes have room for it, in them or below."""
         from matplotlib.collections import LineCollection, PatchCollection
         from matplotlib.patches import Circle
 
@@ -192,7 +195,13 @@ class _Nodes:
                 linewidths=0.6, zorder=2,
             )
         )  # fmt: skip
-        style: dict[str, Any] = {"fontsize": 6, "ha": "center", "va": "center"}
-        for k in np.flatnonzero(radii >= _WRITTEN):
-            x, y = places[k] + box[:2]
-            page.write(x, y, str(k + 1), 99, color=ink_upon(faces[k]), **style)
+        large = radii >= _WRITTEN
+        if not (below or large.all()):  # a few numbers would look like a message
+            return
+        for k, (x, y) in enumerate(places + box[:2]):
+            style: dict[str, Any] = {"fontsize": 6, "ha": "center", "va": "center"}
+            if large[k]:
+                page.write(x, y, str(k + 1), 99, color=ink_upon(faces[k]), **style)
+            else:
+                style |= {"va": "top", "color": "#505050"}
+                page.write(x, y - radii[k] - 0.01, str(k + 1), 99, **style)

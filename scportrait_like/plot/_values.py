@@ -90,7 +90,7 @@ def plot_values(
     keys, columns, names = _checked(ids, values, value_names)
     crop = common.checked_crop(crop, (cells.shape[0], cells.shape[1]))
     y0, y1, x0, x1 = crop
-    rows, n = _rows(np.asarray(cells[y0:y1, x0:x1]), keys)
+    rows, n = rows_of_pixels(np.asarray(cells[y0:y1, x0:x1]), keys)
     notes = [f"{n:,} cell{'' if n == 1 else 's'} in view"]
     notes += [f"1:{scale:.0f}"] if scale > 1 else []
     if (rows == len(keys)).any() or np.isnan(columns[np.unique(rows[rows < len(keys)])]).any():
@@ -124,6 +124,19 @@ def _checked(
         raise ShapeError(
             f"ids must be (n,) and values (n, c), but they are {keys.shape} and {columns.shape}."
         )
+    keys, columns = checked_ids(keys, columns)
+    n = columns.shape[1]
+    names = [str(name) for name in (range(n) if value_names is None else value_names)]
+    if len(names) != n:
+        raise ShapeError(f"{len(names)} names were given for {n} columns of values.")
+    return keys, columns, names
+
+
+def checked_ids(
+    ids: npt.ArrayLike, values: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[Any]]:
+    """Return the ids (n,), ascending, and their values (n, ...) in the same order."""
+    keys = np.asarray(ids)
     if len(keys) and keys.dtype.kind not in "uib":
         raise InputError(f"ids must be integers, but their dtype is {keys.dtype}.")
     # Not compared as int64 with uint64, which would make floats of both.
@@ -132,14 +145,10 @@ def _checked(
     keys = keys[order]
     if (keys[1:] == keys[:-1]).any():
         raise InputError("ids must be all different: which value should a cell have?")
-    n = columns.shape[1]
-    names = [str(name) for name in (range(n) if value_names is None else value_names)]
-    if len(names) != n:
-        raise ShapeError(f"{len(names)} names were given for {n} columns of values.")
-    return keys, columns[order], names
+    return keys, values[order]
 
 
-def _rows(
+def rows_of_pixels(
     mask: npt.NDArray[Any], keys: npt.NDArray[np.uint64]
 ) -> tuple[npt.NDArray[np.int64], int]:
     """Return each pixel's row among n ids, n where its id has none, n + 1 for background.

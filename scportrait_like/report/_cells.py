@@ -123,7 +123,7 @@ def intensities(project: Reported, folder: Path) -> list[Intensities]:
 def _intensity(
     project: Reported, name: str, status: StepStatus | None, folder: Path
 ) -> Intensities:
-    table = open_table(project, name)
+    table = open_table(project.filehandler, name)
     mask = table.regions[0]
     found = table.read("X", table.channels, len(table.channels), mask)
     statistics = ", ".join([table.x_statistic, *table.layers])

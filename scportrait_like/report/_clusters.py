@@ -18,10 +18,13 @@ from scportrait_like.report._parts import (
     Reported,
     clustering_steps,
     maker,
+    older_output,
     open_table,
+    origin,
 )
 from scportrait_like.status import StepStatus
 
+_WHOLE: Final = 1000  # longer edge of a map of which a page shows every pixel
 _HIGHEST: Final = 3  # channels named of each metacluster
 _HIGH: Final = 0.5  # least z-score of those
 
@@ -46,6 +49,7 @@ class PixelClusters:
     facts: list[tuple[str, str]]
     lines: list[MetaclusterLine]
     status: StepStatus | None
+    older: str
     pictures: list[Picture] = field(default_factory=list)
 
 
@@ -61,13 +65,21 @@ def clusterings(project: Reported, folder: Path) -> list[PixelClusters]:
 
 
 def _section(project: Reported, step: Any, folder: Path) -> PixelClusters:
-    labels, table = step.metaclusters_name, open_table(project, step.metaclusters_table_name)
+    labels, table = (
+        step.metaclusters_name,
+        open_table(project.filehandler, step.metaclusters_table_name),
+    )
     found = ClusterValues.of(table, PIXELS, None)
     facts, saved = [("channels", ", ".join(found.channels))], step.output_path / names.SOM_FILE
     if saved.is_file():
-        facts += _facts(saved)
+        facts += _facts(saved, step)
     section = PixelClusters(
-        labels, step.clusters_name, facts, _lines(found), maker(project, labels)
+        labels,
+        step.clusters_name,
+        facts,
+        _lines(found),
+        maker(project, labels),
+        older_output(step, listed=True),
     )
     name = step.config.name
     wanted: list[tuple[str, str, dict[str, Any]]] = [
@@ -76,6 +88,9 @@ def _section(project: Reported, step: Any, folder: Path) -> PixelClusters:
     ]
     if (part := _part(project, labels)) is not None:
         wanted.insert(1, ("detail", "A part of the map.", {"crop": part}))
+    if project.filehandler.element_names().get(step.table_of({})) == "tables":
+        where = " (the same part)" if part else ""
+        wanted.append(("cells", _CELLS + where + ".", {"kind": "cells", "crop": part}))
     if saved.is_file() and project.filehandler.element_names().get(step.clusters_table_name):
         wanted.append(("som", _SOM, {"kind": "som"}))
     for what, caption, options in wanted:
@@ -89,6 +104,10 @@ _HEATMAP: Final = (
     "The mean of each metacluster in each channel, prepared as for the clustering, in standard "
     "deviations from the mean of all metaclusters."
 )
+_CELLS: Final = (
+    "Each cell in the colour of the metacluster that most of its pixels have, cells of none in "
+    "pale grey"
+)
 _SOM: Final = (
     "The self-organising map: each circle is a cluster in the colour of its metacluster, its area "
     "the share of the pixels."
@@ -101,18 +120,23 @@ def _part(project: Reported, labels: str) -> Crop | None:
     if names.INPUT_IMAGE not in store:
         return None
     shapes = {store.open_array(name).shape[-2:] for name in (names.INPUT_IMAGE, labels)}
-    return detail(project) if len(shapes) == 1 else None
+    if len(shapes) != 1 or max(*shapes.pop()) <= _WHOLE:
+        return None
+    return detail(project)
 
 
-def _facts(saved: Path) -> list[tuple[str, str]]:
+def _facts(saved: Path, step: Any) -> list[tuple[str, str]]:
     from scportrait_like.pixels.trained_som import TrainedSom
 
     trained = TrainedSom.load(saved)
     clusters = f"{trained.n_nodes:,} on a grid of {trained.xdim} x {trained.ydim}"
     facts = [("clusters", clusters), ("metaclusters", f"{trained.n_metaclusters:,}")]
+    if path := origin(step):
+        facts.append(("map", f"taken over from {path}; nothing was trained here"))
     if drawn := trained.sample.get("drawn"):
         valid = trained.sample.get("valid")
-        facts.append(("trained on", f"{drawn:,} pixels" + (f" of {valid:,}" if valid else "")))
+        pixels = f"{drawn:,} pixels" + (f" of {valid:,}" if valid else "")
+        facts.append(("trained on", f"{pixels}, where the map comes from" if path else pixels))
     prepared = trained.preparation or {}
     told = [f"{key} {value}" for key, value in prepared.items() if value is not None]
     facts.append(("preparation", ", ".join(told) or "none"))

@@ -51,7 +51,7 @@ def features(project: Reported, folder: Path) -> list[Features]:
 
 
 def _section(project: Reported, name: str, folder: Path) -> Features:
-    table = open_table(project, name)
+    table = open_table(project.filehandler, name)
     mask, n = table.regions[0], len(table.channels)
     some, cells = table.sample(mask, min(_CELLS, max(1000, _NUMBERS // max(1, n))))
     section = Features(name, mask, cells, n, _facts(table), maker(project, name))
@@ -97,9 +97,10 @@ def _commonest(project: Reported, mask: str, ids: NDArray[Any]) -> NDArray[np.in
     there = project.filehandler.element_names()
     for step in clustering_steps(project):
         name = str(step.table_of({}))
-        if there.get(name) != "tables" or mask not in (table := open_table(project, name)).regions:
+        if (
+            there.get(name) != "tables"
+            or mask not in (table := open_table(project.filehandler, name)).regions
+        ):
             continue
-        counts = table.embedded(METACLUSTERS, mask, ids)
-        best = counts.argmax(axis=1) + 1
-        return np.where(counts.max(axis=1, initial=0) > 0, best, 0)
+        return table.commonest(METACLUSTERS, mask, ids)[1]
     return None

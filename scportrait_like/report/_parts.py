@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scportrait_like import names
+from scportrait_like.errors import ScportraitLikeError
 from scportrait_like.filehandler import FileHandler
 from scportrait_like.plot import CellTable
+from scportrait_like.run.rundir import changes, read_fingerprint
 from scportrait_like.status import StepStatus
 from scportrait_like.step import ProcessingStep
 
@@ -50,11 +52,11 @@ class Picture:
     caption: str
 
 
-def open_table(project: Reported, name: str) -> CellTable:
+def open_table(store: FileHandler, name: str) -> CellTable:
     """Open a table of the project's store."""
     import zarr
 
-    return CellTable(zarr.open_group(project.filehandler.element_path(name), mode="r"), name)
+    return CellTable(zarr.open_group(store.element_path(name), mode="r"), name)
 
 
 def maker(project: Reported, name: str) -> StepStatus | None:
@@ -66,6 +68,33 @@ def maker(project: Reported, name: str) -> StepStatus | None:
                 if made_by == f"{step.directory.name}/{status.output}":
                     return status
     return None
+
+
+def older_output(step: ProcessingStep, listed: bool = False) -> str:
+    """Say that what a step shows is not what its settings and inputs of now would give.
+
+    Empty where it is, or where there is no complete output. With `listed` also which settings
+    have changed.
+    """
+    output = step.output_path
+    made = read_fingerprint(output)
+    if made is None:
+        return ""
+    (state,) = (status.state for status in step.status() if status.output == output.name)
+    if state == "complete":
+        return ""
+    said = "a newer run is interrupted" if state == "interrupted" else "it is stale"
+    try:
+        changed = changes(made["config"], step.fingerprint({})["config"]) if listed else []
+    except ScportraitLikeError:  # an input is missing, which its status tells
+        changed = []
+    return f"older output: {'; '.join([said, *changed])}"
+
+
+def origin(step: ProcessingStep) -> str:
+    """Path of the saved map that made the output of a pixel clustering; empty: it was trained."""
+    record = (read_fingerprint(step.output_path) or {}).get("model") or {}
+    return str(record.get("path", ""))
 
 
 def loaded(project: Reported, kind: str) -> list[str]:

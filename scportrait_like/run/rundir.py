@@ -8,6 +8,7 @@
         units/        one file a finished unit
         batches/      finished batches of units that are not, where these take long
         journal.txt   a line for each start of a unit: its name and the worker's pid
+        refused       where a unit found settings or an input that do not work
         running-*     while a run goes on; workers stop when theirs is gone
         output/       the output while it is being made
 
@@ -144,6 +145,14 @@ class RunDirectory:
         mark = self.path / f"{_RUNNING}{uuid.uuid4().hex}"
         mark.touch()
         return mark
+
+    def note_refused(self) -> None:
+        """Note that a unit has found what is wrong with the settings or the input."""
+        (self.path / names.REFUSED_FILE).touch()
+
+    def refused(self) -> bool:
+        """Whether a unit has: such a run ends nowhere, so nobody loses it."""
+        return (self.path / names.REFUSED_FILE).exists()
 
     def progress(self) -> tuple[int, int]:
         """Finished units and units in all; (0, 0) before the plan is stored."""

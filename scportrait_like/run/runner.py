@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from scportrait_like.errors import RunError, ScportraitLikeError, WorkerDiedError
+from scportrait_like.errors import InputError, RunError, ScportraitLikeError, WorkerDiedError
 from scportrait_like.run.durable import committed, disk_errors
 from scportrait_like.run.executors import (
     Lane,
@@ -292,7 +292,9 @@ class _Run:
     def _take(self, unit: Unit, future: Future[Mapping[str, float]]) -> None:
         try:
             parts = future.result()
-        except ScportraitLikeError:
+        except ScportraitLikeError as error:
+            if isinstance(error, InputError):
+                self.run.note_refused()
             raise
         except Exception as error:
             if _is_worker_death(error):

@@ -176,14 +176,18 @@ def _regions(
 
 def _checked_mapping(mapping: Any) -> tuple[Ints, Ints]:
     """Clusters, ascending, and the metacluster of each."""
-    items = sorted(dict(mapping).items())
+    refused = InputError(
+        "mapping: give the metacluster of each cluster, a pandas Series or a mapping with whole "
+        "numbers from 1, as im.flowsom returns it"
+    )
+    try:
+        items = sorted(dict(mapping).items())
+    except (TypeError, ValueError):  # a list, or keys of several kinds
+        raise refused from None
     clusters, groups = (np.array([pair[i] for pair in items]) for i in range(2))
     for ids in (clusters, groups):
         if not len(ids) or ids.dtype.kind not in "iu" or ids.min() < 1:
-            raise InputError(
-                "mapping: give the metacluster of each cluster, whole numbers from 1, as "
-                "im.flowsom returns it"
-            )
+            raise refused
     return clusters.astype(np.int64), groups.astype(np.int64)
 
 

@@ -127,6 +127,7 @@ def prepared(
     known: Percentiles | None = None,
     executor: str = "inline",
     channels: Sequence[str] = (),
+    trains: bool = False,
 ) -> tuple[list[Array], Percentiles, Any, dict[str, float]]:
     """Prepare arrays (c, [z,] y, x) in tiles of those edges.
 
@@ -144,7 +145,7 @@ def prepared(
         )
         for number, source in enumerate(sources)
     ]
-    stages = preparation_stages(how, sources[0].dtype, known, channels)
+    stages = preparation_stages(how, sources[0].dtype, known, channels, trains=trains)
     stages.append(Stage("rows", _Rows()))
     works = {stage.name: stage.work for stage in stages}
     sink = _Sink(images, how)

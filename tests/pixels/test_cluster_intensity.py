@@ -123,6 +123,7 @@ def test_what_is_there_is_kept(sdata: spatialdata.SpatialData) -> None:
         ({"mapping": MAPPING - 1}, InputError, "whole numbers from 1"),
         ({"mapping": {}}, InputError, "whole numbers from 1"),
         ({"mapping": {1: "a"}}, InputError, "whole numbers from 1"),
+        ({"mapping": [1] * 5}, InputError, "a pandas Series or a mapping"),
         ({"channels": ["DNA", "CD4"]}, InputError, "CD4.*DNA, CD3"),
         ({"image_name": "image7"}, MissingInputError, "image7"),
         ({"labels_name": "image0"}, MissingInputError, "image0"),

@@ -321,3 +321,31 @@ def test_existing_labels_are_kept_without_overwrite() -> None:
     np.testing.assert_array_equal(np.asarray(sdata["clusters"].data), before)
     after = clustered(sdata, random_state=3, overwrite=True)[0]
     assert not np.array_equal(after, before)
+
+
+def test_float16_is_taken_and_complex_is_not() -> None:
+    pixels = tissue(dtype="float16")
+    clusters, _, fsom, _ = clustered(held(pixels))
+    found = fsom.model.cluster_model.predict(rows_of(pixels))
+    np.testing.assert_array_equal(clusters.ravel(), found + 1)
+    with pytest.raises(InputError, match="complex64"):
+        clustered(held(tissue().astype(np.complex64)))
+
+
+def test_channels_as_numpy_integers() -> None:
+    clusters, *_ = clustered(held(tissue()), channels=np.array([4, 1]))
+    other, *_ = clustered(held(tissue()), channels=["DNA", "CD20"])
+    np.testing.assert_array_equal(clusters, other)
+
+
+def test_a_training_beyond_the_budget_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    clustered(held(tissue()), memory_limit="250MB")
+    assert "training on 2,970 pixels may take" in caplog.text
+
+
+def test_a_background_of_zeros_that_ties() -> None:
+    pixels = tissue()
+    pixels[:, :80] = 0
+    clusters, _, fsom, _ = clustered(held(pixels), fraction=None)
+    fsom.model.predict(rows_of(pixels))
+    np.testing.assert_array_equal(clusters.ravel(), fsom.model.cluster_labels + 1)

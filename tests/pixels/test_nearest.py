@@ -188,3 +188,29 @@ def test_clusters_in_cells() -> None:
             wanted[label, cluster] = wanted.get((label, cluster), 0) + 1
     assert pairs == wanted
     assert len(ids) == len(wanted)
+
+
+@pytest.mark.parametrize("name", ["default", "batch"])
+def test_a_node_beyond_what_float32_can_square(name: str) -> None:
+    rng = np.random.default_rng(6)
+    codes = rng.normal(size=(50, 3)) * 1e18
+    codes[7] = [2.8e19, 0, 0]
+    pixels = rng.normal(size=(3, 3000)) * 1e17
+    pixels[0] += 2.8e19 * 0.55
+    found, _ = settled(pixels, codes, name)
+    wanted = estimator(name, codes).predict(np.ascontiguousarray(pixels.T))
+    np.testing.assert_array_equal(found, wanted)
+    assert (found == 7).any()
+
+
+@pytest.mark.parametrize("name", ["default", "batch"])
+def test_nodes_that_nearly_coincide(name: str) -> None:
+    """Nodes around zero, as a background of zeros leaves them, and pixels beside them."""
+    rng = np.random.default_rng(7)
+    sizes = np.repeat([0, 1e-35, 3e-27, 7e-16, 1e-12, 2e-7, 1.0], 6)
+    codes = rng.random((len(sizes), 4)) * sizes[:, None]
+    pixels = np.zeros((4, 4000))
+    pixels[:, 500:] = rng.random((4, 3500)) * rng.choice([1e-27, 1e-15, 1e-11, 1e-7, 1], 3500)
+    found, _ = settled(pixels, codes, name)
+    wanted = estimator(name, codes).predict(np.ascontiguousarray(pixels.T))
+    np.testing.assert_array_equal(found, wanted)

@@ -13,8 +13,9 @@ from scipy.ndimage import gaussian_filter
 
 from scportrait_like.errors import InputError
 from scportrait_like.kernels.blurring import blur_plane, blur_runs, gaussian_weights
-from scportrait_like.pixels.preparation import Percentiles, Preparation
-from scportrait_like.raster import halos, prepared_values, selection
+from scportrait_like.pixels import halos, prepared_values, selection
+from scportrait_like.pixels.preparation import Percentiles, Preparation, preparation_stages
+from scportrait_like.pixels.prepared import check_known
 
 from .preparing import Array, assert_alike, oracle, prepared
 
@@ -221,8 +222,35 @@ def test_known_percentiles_are_applied() -> None:
     unblurred = replace(USUAL, sigma=None)
     *_, sink, _ = prepared([second], unblurred, (16, 20), known=numbers)
     assert set(sink.units) == {"rows"}
-    with pytest.raises(InputError, match="threshold"):
-        prepared([second], replace(USUAL, p_sum=None), known=numbers)
+
+
+@pytest.mark.parametrize(
+    ("how", "changes", "message"),
+    [
+        ({}, {"threshold": None}, "has p_sum=5, but no percentiles are given for it as threshold"),
+        ({"p_sum": None}, {}, "has p_sum=None, but percentiles are given for it as threshold"),
+        ({"p": None}, {}, "has p=None, but percentiles are"),
+        ({}, {"post": None}, "has p_post=99.9, but no percentiles"),
+        ({}, {"channel": (1.0, 2.0)}, "2 percentiles are given as channel, not 3"),
+        ({}, {"post": (1.0,) * 4}, "4 percentiles are given as post, not 3"),
+        ({}, {"channel": (1.0, 0.0, 2.0)}, "finite numbers above 0, not 0"),
+        ({}, {"post": (1.0, np.inf, 2.0)}, "finite numbers above 0, not inf"),
+        ({}, {"threshold": -np.inf}, "as threshold are finite numbers, not -inf"),
+        ({"sigma": (1.0, 2.0)}, {}, "sigma has 2 values for 3 channels"),
+    ],
+)
+def test_percentiles_belong_to_their_preparation(
+    how: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    numbers = Percentiles((1.0, 2.0, 3.0), -0.5, (1.0, 1.0, 0.1))
+    check_known(USUAL, numbers, 3)
+    with pytest.raises(InputError, match=message):
+        check_known(replace(USUAL, **how), replace(numbers, **changes), 3)
+    names = ["CD3", "CD4", "CD8"]
+    with pytest.raises(InputError, match=message):
+        preparation_stages(
+            replace(USUAL, **how), np.dtype("uint16"), replace(numbers, **changes), names
+        )
 
 
 @pytest.mark.parametrize(
@@ -256,6 +284,86 @@ def test_small_integers_without_percentiles() -> None:
     image[1:] = 0
     with pytest.raises(InputError, match="image 0: channels number 2, number 3 have nothing but"):
         prepared([image], USUAL, (16, 20))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_nothing_above_the_threshold(dtype: str) -> None:
+    """The message is of the threshold, not of an image that is full."""
+    image = np.zeros((3, 50, 67), dtype)
+    image[:, 20:23, 30] = np.array([[5, 6, 7], [6, 7, 8], [1, 2, 3]])
+    said = r"no pixel has a blurred sum .* above percentile p_sum=100 of the sums \([\d.]+\): lower"
+    with pytest.raises(InputError, match=said):
+        prepared([image], replace(USUAL, p_sum=100), (16, 20))
+    # A channel of its own: it is dark wherever the others are bright.
+    image = image_of(dtype, seed=3).astype(dtype)
+    image[:2, 10:30] *= 50
+    image[2] = 0
+    image[2, -1, -1] = 1
+    with pytest.raises(InputError, match="channel CD8 has nothing but zeros and NaN in the pixels"):
+        prepared(
+            [np.abs(image)], replace(USUAL, p_sum=90), (16, 20), channels=["CD3", "CD4", "CD8"]
+        )
+
+
+def test_channels_of_nothing_once_prepared() -> None:
+    image = np.abs(image_of("float32"))
+    image[1] = np.nan
+    how = replace(USUAL, p=None, p_sum=None, norm_sum=False)
+    with pytest.raises(InputError, match="number 2 has nothing but zeros and NaN, once prepared"):
+        prepared([image], how, (16, 20))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float32", "bool"])
+def test_constant_channels_are_refused_where_something_learns(dtype: str) -> None:
+    names = ["CD3", "CD4", "CD8"]
+    image = np.abs(image_of(dtype))
+    image[1] = 1
+    if dtype == "float32":
+        image[1, 3, 4] = image[0, 3, 4] = np.nan
+    prepared([image], USUAL, (16, 20))
+    for how in (USUAL, replace(USUAL, sigma=None, p=None, p_sum=None, p_post=None)):
+        with pytest.raises(InputError, match=r"in all pixels of image 0 .*: CD4 \(1\); leave them"):
+            prepared([image], how, (16, 20), channels=names, trains=True)
+    # One pixel of many, which no sample holds, makes the difference.
+    image[1, 40, 61] = 0
+    prepared([image], USUAL, (16, 20), channels=names, trains=True)
+
+
+def test_constant_channels_of_several_images() -> None:
+    images = [image_of("uint16", seed=1), image_of("uint16", (3, 31, 20), 2)]
+    images[0][2], images[1][2] = 3, 4
+    prepared(images, USUAL, (16, 20), trains=True)
+    images[1][2] = 3
+    with pytest.raises(InputError, match=r"image 0, image 1 .*: number 3 \(3\)"):
+        prepared(images, USUAL, (16, 20), trains=True)
+    # Zeros have a message of their own where percentiles are asked for.
+    images[0][2] = images[1][2] = 0
+    with pytest.raises(InputError, match=r"number 3 has nothing but zeros$"):
+        prepared(images, USUAL, (16, 20), trains=True)
+    with pytest.raises(InputError, match=r"number 3 \(0\); leave"):
+        prepared(images, replace(USUAL, p=None), (16, 20), trains=True)
+
+
+@pytest.mark.parametrize("sigma", [None, 1.0])
+def test_columns_that_do_not_fit_in_memory_at_once(
+    monkeypatch: pytest.MonkeyPatch, sigma: float | None
+) -> None:
+    how, image = replace(USUAL, sigma=sigma), np.abs(image_of("float32"))
+    (whole,), numbers, *_ = prepared([image], how, (16, 20))
+    monkeypatch.setattr(prepared_values, "_TOGETHER", 1)
+    monkeypatch.setattr(selection, "_TOGETHER", 1)
+    (found,), ours, *_ = prepared([image], how, (16, 20))
+    assert ours == numbers
+    assert found.tobytes() == whole.tobytes()
+
+
+def test_columns_together() -> None:
+    assert list(selection.batches([3, 4, 2, 9, 1], 7)) == [
+        range(2),
+        range(2, 3),
+        range(3, 4),
+        range(4, 5),
+    ]
 
 
 @pytest.mark.parametrize(

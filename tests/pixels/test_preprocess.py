@@ -186,7 +186,7 @@ def test_in_place_of_the_image(tmp_path: Path) -> None:
         (
             {"image_name": ["raw", "raw2"], "output_image_name": ["a", "a"]},
             InputError,
-            "names of their own",
+            "names of its own",
         ),
         ({"p": 100.1}, InputError, "p=100.1"),
         ({"sigma": [1, 2]}, InputError, "2 values for 3 channels"),
@@ -208,3 +208,12 @@ def test_what_is_refused(arguments: dict[str, Any], error: type[Exception], mess
     with pytest.raises(error, match=message):
         im.pixel_clustering_preprocess(sdata, **given)
     assert set(sdata.images) == before
+
+
+def test_a_blur_wider_than_the_image_is_refused() -> None:
+    pixels = np.random.default_rng(0).random((2, 70, 90)).astype(np.float32)
+    sdata = SpatialData(images={"image": Image2DModel.parse(pixels, dims=("c", "y", "x"))})
+    with pytest.raises(InputError, match=r"its blur looks 400 pixels .* give 22\.5 at most"):
+        im.pixel_clustering_preprocess(sdata, "image", "out", sigma=100)
+    im.pixel_clustering_preprocess(sdata, "image", "out", sigma=22)
+    assert np.isfinite(np.asarray(sdata["out"].data)).any()

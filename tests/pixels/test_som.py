@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from scportrait_like.errors import InputError, MissingInputError, ModelError
+from scportrait_like.pixels.prepared import Percentiles, Preparation
 from scportrait_like.pixels.sampling import Sampling, sample_of, sampling_stages
 from scportrait_like.pixels.som import flowsom_in, trained_in, training_stage
 from scportrait_like.pixels.som_settings import SomSettings
@@ -239,6 +240,10 @@ def test_a_model_that_is_more_than_its_codes(tmp_path: Path, arrays: list[Pixels
         ({"arguments": {"rlenn": 1}}, "flowsom does not know rlenn; it takes"),
         ({"arguments": {"num_batches": 5}}, "flowsom does not know num_batches"),
         ({"arguments": {"importance": [1.0, 2.0]}}, "importance must be 3 finite numbers"),
+        ({"arguments": {"mst": 2}}, "^mst=2 is not allowed: flowsom's .* leave it out$"),
+        ({"arguments": {"mst": 0}, "model": "batch"}, "mst=0 is not allowed"),
+        ({"xdim": 101, "ydim": 100}, "has 10,100 nodes.* 10,000 are allowed"),
+        ({"xdim": 10_001, "ydim": 1}, "xdim must be from 1 to 10000"),
         ({"arguments": {"codes": np.zeros((3, 3))}}, r"must have the shape \(12, 3\)"),
     ],
 )
@@ -281,10 +286,15 @@ def a_map(**changed: Any) -> TrainedSom:
         "cluster_model": "flowsom.models.som_estimator:SOMEstimator",
         "estimator": "flowsom.models.flowsom_estimator:FlowSOMEstimator",
         "parameters": {"xdim": 3, "alpha": [0.05, 0.01]},
-        "preparation": {"p": 99.0, "sigma": [2.0, 2.0]},
-        "percentiles": {"channel": [0.1, 1 / 3]},
+        "preparation": Preparation(sigma=(2.0, 2.0), p_sum=None).as_json(),
+        "percentiles": Percentiles((0.1, 1 / 3), None, (1.0, 2.0)).as_json(),
     }
     return TrainedSom(**{**parts, **changed})
+
+
+def numbers_of(**changed: Any) -> dict[str, Any]:
+    """Percentiles of its preparation, as a file has them."""
+    return {"channel": [0.1, 0.2], "threshold": None, "post": [1.0, 2.0]} | changed
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
@@ -296,7 +306,13 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert np.array_equal(loaded.metaclusters, saved.metaclusters)
     assert loaded.as_json() == saved.as_json()
     assert loaded.channels == ("a", "b")
-    assert loaded.percentiles == {"channel": [0.1, 1 / 3]}
+    how, numbers = loaded.prepared_by()
+    assert how == Preparation(sigma=(2.0, 2.0), p_sum=None)
+    assert numbers == Percentiles((0.1, 1 / 3), None, (1.0, 2.0))
+    assert a_map(preparation=None, percentiles=None).prepared_by() == (None, None)
+    nothing = Preparation(None, None, None).as_json()
+    for none in (None, Percentiles(None, None, None).as_json()):
+        assert a_map(preparation=nothing, percentiles=none).prepared_by()[1] is not None
     rows = rows_to_ask(saved.codes, 1000)
     assert np.array_equal(loaded.predict(rows), saved.predict(rows))
 
@@ -318,6 +334,16 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         ({"sample": 3}, "is damaged"),
         ({"preparation": [1]}, "preparation"),
         ({"percentiles": ...}, "it has no 'percentiles'"),
+        ({"percentiles": None}, "has p=99, but no percentiles are given for it as channel"),
+        ({"preparation": None}, "it has percentiles, but no preparation"),
+        ({"preparation": {"p": 99}}, "a stored Preparation has"),
+        ({"percentiles": {"channel": [1, 2]}}, "a stored Percentiles has"),
+        ({"percentiles": numbers_of(channel=[1])}, "1 percentiles are given as channel, not 2"),
+        ({"percentiles": numbers_of(post=[1, 2, 3])}, "3 percentiles are given as post, not 2"),
+        ({"percentiles": numbers_of(channel=[1, 0])}, "finite numbers above 0, not 0"),
+        ({"percentiles": numbers_of(post=[1, float("inf")])}, "finite numbers above 0, not inf"),
+        ({"percentiles": numbers_of(post=["1", 2])}, "no percentiles of a preparation"),
+        ({"percentiles": numbers_of(threshold=3)}, "p_sum=None, but percentiles are given"),
     ],
 )
 def test_damaged_files(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +28,7 @@ from scportrait_like.filehandler import FileHandler
 from scportrait_like.pixels.trained_som import TrainedSom
 from scportrait_like.project import Project
 from scportrait_like.raster import tiles
+from steps.pixel_clustering import PreprocessConfig
 
 from .clustering import (
     CHANNELS,
@@ -157,6 +159,9 @@ def test_the_table_of_counts(made: Project, mask: Array) -> None:
     area = [(mask == cell).sum() for cell in ids.tolist()]
     np.testing.assert_array_equal(table.obs["area"], area)
     np.testing.assert_array_equal(table.obs["pixels"], area)
+    np.testing.assert_array_equal(
+        table.obs["metacluster"], table.obsm["metaclusters"].argmax(axis=1) + 1
+    )
     y, x = np.nonzero(mask == ids[7])
     np.testing.assert_allclose(table.obsm["spatial"][7], [x.mean(), y.mean()])
 
@@ -293,12 +298,17 @@ def test_the_cap_is_told(tmp_path: Path, image: Array, log_of: Callable[[Project
         ({"n_clusters": 0}, "n_clusters"),
         ({"n_clusters": 101}, "ydim: 10.*as many as n_clusters"),
         ({"xdim": 1, "ydim": 1, "n_clusters": 1}, "ydim: 1.*two at least"),
+        ({"xdim": 200, "ydim": 51}, r"ydim: 51.*and 10,000 at most"),
+        ({"xdim": 10_001, "ydim": 1}, r"xdim: 10001"),
         ({"strata": "cells"}, "strata.*known are channels"),
         ({"estimator": "som"}, "estimator"),
         ({"random_state": -1}, "random_state"),
         ({"preprocess": {"p": 101}}, r"preprocess\.p: 101"),
         ({"preprocess": {"sigmas": 2}}, "preprocess.*unknown sigmas; known are p, p_sum"),
-        ({"preprocess": {"sigma": -1}}, "sigma"),
+        ({"preprocess": {"sigma": -1}}, r"preprocess\.sigma: -1 .*a number from 0 on, a list of"),
+        ({"preprocess": {"sigma": [1, "a"]}}, r"preprocess\.sigma: \[1, 'a'\].*a number from 0"),
+        ({"clusters_name": "a", "metaclusters_name": "a"}, "metaclusters_name: 'a'.*clusters_name"),
+        ({"table_name": "a", "clusters_table_name": "a"}, "clusters_table_name: 'a'.*table_name"),
         ({"preprocess": {"cast_dtype": "float16"}}, r"preprocess\.cast_dtype"),
         ({"preprocess": "no"}, "preprocess"),
         ({"nclusters": 5}, "did you mean n_clusters"),
@@ -388,7 +398,12 @@ def test_masks_that_do_not_work(tmp_path: Path, image: Array, mask: Array) -> No
         ({"channels": ["channel 1", "DAPI"]}, InputError, r"DAPI.*channel 0, channel 1"),
         ({"image": "stain"}, MissingInputError, "stain"),
         ({"image": names.SEG_CYTOSOL}, InputError, "one of the labels"),
-        ({"preprocess": {"sigma": [1, 2]}}, InputError, r"preprocess\.sigma.*2 values for 3"),
+        (
+            {"preprocess": {"sigma": [1, 2]}},
+            InputError,
+            r"key preprocess: sigma has 2 values for 3",
+        ),
+        ({"channels": ["channel 1"]}, InputError, r"key preprocess: of a single.*norm_sum: false"),
         ({"model": "nowhere"}, MissingInputError, "model.*nowhere"),
         ({"fraction": 1e-4, "xdim": 4, "ydim": 4}, InputError, "16"),
     ],
@@ -409,6 +424,18 @@ def test_a_constant_channel_is_named(tmp_path: Path, image: Array, mask: Array) 
     image[1] = 7
     project = make(tmp_path, image, mask, PLAIN)
     with pytest.raises(InputError, match=r"channel 1.*channels"):
+        project.cluster_pixels()
+    assert not {*LABELS, *TABLES} & set(project.filehandler.element_names())
+
+
+def test_a_channel_that_is_constant_before_the_preparation(
+    tmp_path: Path, image: Array, mask: Array
+) -> None:
+    """Divided by the sums over the channels it is not constant any more."""
+    image = image.copy()
+    image[1] = 7
+    project = make(tmp_path, image, mask, SMALL)
+    with pytest.raises(InputError, match=r"single value in all pixels.*: channel 1 \(7\); leave"):
         project.cluster_pixels()
     assert not {*LABELS, *TABLES} & set(project.filehandler.element_names())
 
@@ -493,13 +520,20 @@ def test_an_element_that_was_deleted_is_made_again(copied: Project, name: str) -
 def test_foreign_elements_are_kept(tmp_path: Path, image: Array, mask: Array) -> None:
     project = make(tmp_path, image, mask, PLAIN)
     write(tmp_path, LABELS[1], mask, (TILE, TILE))
-    with pytest.raises(ElementExistsError, match=r"pixel_metaclusters.*metaclusters_name") as said:
-        project.cluster_pixels()
-    assert "project.cluster_pixels(overwrite=True)" in str(said.value)
+    for overwrite in (None, True):
+        with pytest.raises(ElementExistsError, match=r"pixel_metaclusters'.*another metaclusters_"):
+            project.cluster_pixels(overwrite=overwrite)
     assert not project.pixel_clustering_f.directory.exists(), "refused before any work"
     np.testing.assert_array_equal(labels_of(project, LABELS[1]), mask)
+    # What another step made may be replaced.
+    project.filehandler.delete_element(LABELS[1])
+    table, attributes = anndata.AnnData(np.zeros((2, 1))), {names.MADE_BY: "aggregation/data"}
+    project.filehandler.write_element(TABLES[0], table, True, attributes)
+    with pytest.raises(ElementExistsError, match=f"{TABLES[0]}.*clusters_table_name") as said:
+        project.cluster_pixels()
+    assert "project.cluster_pixels(overwrite=True)" in str(said.value)
     project.cluster_pixels(overwrite=True)
-    assert labels_of(project, LABELS[1]).max() == 4
+    assert table_of(project, TABLES[0]).n_obs == 12
     assert state_of(project) == "complete"
     # A name that another kind of element has cannot be taken at all.
     other = again(project, {**PLAIN, "clusters_name": names.INPUT_IMAGE})
@@ -572,12 +606,8 @@ def test_the_map_counts_by_its_content(made: Project, tmp_path: Path, second: Ar
     changed = again(project, {"model": str(saved)})
     (status,) = changed.status()
     assert status.state == "stale"
-    assert status.changes[0].startswith("model: ")
-    with pytest.raises(StaleRunError, match="model"):
-        changed.cluster_pixels()
-    saved.unlink()
-    assert state_of(changed) == "stale"
-    with pytest.raises(MissingInputError, match=r"model.*saved\.json"):
+    assert status.changes == (f"the saved map {saved} has changed",)
+    with pytest.raises(StaleRunError, match=r"the saved map .*saved\.json has changed"):
         changed.cluster_pixels()
 
 
@@ -586,10 +616,13 @@ def test_maps_that_do_not_fit(made: Project, tmp_path: Path, second: Array) -> N
     with pytest.raises(InputError, match=r"key model.*channel 0; it has channel 2, channel 1"):
         project.cluster_pixels()
     broken = tmp_path / "broken.json"
-    broken.write_text("{")
-    project = other_project(tmp_path / "q", second, {"model": str(broken)})
-    with pytest.raises(InputError, match=r"key model.*broken\.json"):
-        project.cluster_pixels()
+    content = json.loads((made.pixel_clustering_f.output_path / names.SOM_FILE).read_text())
+    content["preparation"] = PreprocessConfig().preparation().as_json()
+    for text, said in (("{", "cut short"), (json.dumps(content), "no percentiles are given")):
+        broken.write_text(text)
+        project = other_project(tmp_path / "q", second, {"model": str(broken)})
+        with pytest.raises(InputError, match=rf"{STEP}: key model: .*broken\.json.*{said}"):
+            project.cluster_pixels()
 
 
 # Executors and the command line
