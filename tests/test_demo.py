@@ -117,12 +117,13 @@ def test_demo_runs_and_runs_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "labels", "size", "kind", "pictures"),
     [
-        (
+        pytest.param(
             f"{CODEX}_image.ome.tif",
             f"{CODEX}_labels_DeepCell-0.9.0_membrane.tif",
             48,
             "cytosol",
             LARGE,
+            marks=pytest.mark.slow,
         ),
         ("imc_spleen/r2_image.ome.tif", "imc_spleen/r2_labels.tif", 32, "cytosol", MIDDLE),
         pytest.param(

@@ -127,6 +127,7 @@ class Hungry:
         return {}
 
 
+@pytest.mark.slow  # beside another test run, what they share counts half
 def test_worker_processes_end_when_memory_shows_too_little(tmp_path: Path, caplog: Any) -> None:
     run = RunDirectory(tmp_path / ".data.run")
     run.start({})
