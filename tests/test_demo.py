@@ -19,6 +19,7 @@ from scportrait_like.project import Project
 PROGRAM = str(Path(sys.executable).with_name("scportrait-like"))
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 CODEX = "codex_intestine/R001_X003_Y004"
+MEMBRANES = "labels_DeepCell-0.9.0_membrane"
 
 
 def run(*words: str | Path) -> str:
@@ -114,34 +115,14 @@ def test_demo_runs_and_runs_again(tmp_path: Path) -> None:
     assert "nothing to do" in (folder / "processing.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "labels", "size", "kind", "pictures"),
     [
-        pytest.param(
-            f"{CODEX}_image.ome.tif",
-            f"{CODEX}_labels_DeepCell-0.9.0_membrane.tif",
-            48,
-            "cytosol",
-            LARGE,
-            marks=pytest.mark.slow,
-        ),
+        (f"{CODEX}_image.ome.tif", f"{CODEX}_{MEMBRANES}.tif", 48, "cytosol", LARGE),
+        (f"{CODEX}_image.ome.tif", f"{CODEX}_labels_expert1.tif", 64, "nucleus", LARGE),
         ("imc_spleen/r2_image.ome.tif", "imc_spleen/r2_labels.tif", 32, "cytosol", MIDDLE),
-        pytest.param(
-            f"{CODEX}_image.ome.tif",
-            f"{CODEX}_labels_expert1.tif",
-            64,
-            "nucleus",
-            LARGE,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "imc_spleen/r8_image.ome.tif",
-            "imc_spleen/r8_labels.tif",
-            32,
-            "cytosol",
-            MIDDLE,
-            marks=pytest.mark.slow,
-        ),
+        ("imc_spleen/r8_image.ome.tif", "imc_spleen/r8_labels.tif", 32, "cytosol", MIDDLE),
     ],
 )
 def test_real_tissue(

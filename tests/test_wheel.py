@@ -79,6 +79,7 @@ def run_elsewhere(site: Path, cwd: Path, arguments: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_extracts_with_worker_processes(site: Path, tmp_path: Path) -> None:
     script = SCRIPT.format(site=str(site), folder=str(tmp_path / "project"))
     run_elsewhere(site, tmp_path, [sys.executable, "-c", script])

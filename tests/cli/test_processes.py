@@ -96,6 +96,7 @@ def test_ctrl_c_says_how_to_go_on(own: Path) -> None:
     assert int(found[1]) >= 3
 
 
+@pytest.mark.slow
 def test_the_script_of_the_template_runs_and_runs_again(
     tiffs: tuple[Path, Path], tmp_path: Path
 ) -> None:

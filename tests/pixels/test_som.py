@@ -64,7 +64,7 @@ def rows_to_ask(codes: Pixels, n: int = 20_000) -> Pixels:
     return np.concatenate([near, codes, (codes[1:] + codes[:-1]) / 2])
 
 
-@pytest.mark.parametrize("model", ["default", "batch", None])
+@pytest.mark.parametrize("model", ["default", pytest.param("batch", marks=pytest.mark.slow), None])
 def test_it_is_flowsoms_training(tmp_path: Path, arrays: list[Pixels], model: str | None) -> None:
     chosen = settings(model=model, arguments={"rlen": 5})
     task = trained(tmp_path / "run", arrays, chosen)

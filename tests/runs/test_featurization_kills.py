@@ -80,7 +80,8 @@ def whole(
     return made
 
 
-@pytest.mark.parametrize("source", ["images", pytest.param("extraction", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["images", "extraction"])
 def test_interrupted_and_gone_on_with_others(
     tiled_store: Path,  # noqa: F811
     tmp_path: Path,

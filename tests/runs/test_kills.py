@@ -18,7 +18,8 @@ from .helpers import digests
 from .script import CONFIG, TILE, Script, kill_in_all
 
 
-@pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_killed_a_few_times(
     large_store: Path, tmp_path: Path, expected: dict[str, str], executor: str
 ) -> None:
@@ -38,7 +39,8 @@ def test_killed_twenty_times(
     assert done["finished before"] > 0
 
 
-@pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_killed_at_the_end(
     large_store: Path, tmp_path: Path, expected: dict[str, str], executor: str
 ) -> None:
