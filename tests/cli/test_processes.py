@@ -12,6 +12,8 @@ import termios
 import time
 from pathlib import Path
 
+import pytest
+
 from scportrait_like import names
 
 from .helpers import PROGRAM, call, configure, start
